@@ -1,0 +1,111 @@
+"""One training, from a pipeline and a seed to a stream of reports. It knows no ray, no mlflow, no optuna.
+
+    for report in train(pipeline, seed=0, folder=Path("runs/a")):
+        print(report.round, report.metrics)
+
+A consumer that stops iterating stops the training. The folder holds the checkpoint and the best generator so
+far; the same call on the same folder goes on from there, and on the CPU the numbers are those of a run that
+was never stopped.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..metrics.catalogue import METRICS
+from ..spec import Pipeline
+from .generator import describe, load_generator, save_generator
+from .pictures import picture
+from .setup import Setup, network_arguments, setup
+from .state import Trace, Training
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a training has to say at one round.
+
+    The checkpoint is written only after the report was taken: whoever is interrupted in between hears it
+    again, never not at all.
+    """
+
+    round: int
+    metrics: dict[str, float]  # scores of the generator of this round; if final, of the best one
+    trace: Trace  # the logs since the last report: (round, means over the rounds since the entry before)
+    pictures: dict[str, bytes] = field(default_factory=dict)  # PNG, from the same noise at every round
+    seconds: float = 0.0  # of this training so far, evaluations included, over all its lives
+    best_round: int = 0
+    final: bool = False
+
+
+def train(pipeline: Pipeline, *, seed: int, folder: Path, shared: Setup | None = None) -> Iterator[Report]:
+    """Plays all rounds, with a report at every evaluation and a last, final one.
+
+    The final report scores the best generator (by the objective) with every metric and on noise of its own:
+    the noise that chose it does not judge it. Sets torch's number of threads to the trial's CPUs.
+
+    Raises:
+        Diverged: the sentinel stops the run.
+        UserError: the pipeline cannot run, or the folder belongs to another one.
+    """
+    shared = shared or setup(pipeline)
+    torch.set_num_threads(pipeline.resources.cpus)
+    start = time.perf_counter()
+    run = Training(pipeline, seed, folder, shared)
+    run.load()
+    spec = pipeline.training
+    save_every = spec.checkpoint_every or spec.evaluate_every
+    start -= run.seconds
+    while not run.done:
+        run.play()
+        run.seconds = time.perf_counter() - start
+        if run.round % spec.evaluate_every == 0 or run.done:
+            report = _evaluate(pipeline, run)
+            run.seconds = time.perf_counter() - start
+            waiting = time.perf_counter()
+            yield report
+            start += time.perf_counter() - waiting  # the consumer's time is not the training's
+            run.save()
+        elif run.round % save_every == 0:
+            run.save()
+    yield _final(run, start)
+
+
+def _evaluate(pipeline: Pipeline, run: Training) -> Report:
+    dataset, scorer = run.shared.dataset, run.shared.scorer
+    samples = run.samples(scorer.samples, "score")
+    run.watch(samples)
+    cheap = [name for name in scorer.metrics if METRICS[name].cost == "cheap"]
+    metrics = scorer.score(samples, list(dict.fromkeys([run.metric.name, *cheap])))
+    if run.improves(metrics[run.metric.name]):
+        card = describe(
+            network_arguments(pipeline, dataset)[run.game.generator],
+            game=pipeline.game.name,
+            z_dim=pipeline.structure().z_dim,
+            sample_shape=list(dataset.sample_shape),
+            data={
+                "name": pipeline.data.name,
+                "options": pipeline.data.options,
+                "fingerprint": dataset.fingerprint,
+            },
+        )
+        save_generator(run.folder, run.generator, card)
+    look = picture(run.samples(64 if dataset.kind == "image" else 2000, "look"), dataset.heldout)
+    return _report(run, metrics, {} if look is None else {"samples": look})
+
+
+def _final(run: Training, start: float) -> Report:
+    scorer = run.shared.scorer
+    best = load_generator(run.folder, run.shared.device)
+    metrics = scorer.score(run.samples(scorer.samples, "final", best.network))
+    run.seconds = time.perf_counter() - start
+    return _report(run, metrics, {}, final=True)
+
+
+def _report(
+    run: Training, metrics: dict[str, float], pictures: dict[str, bytes], final: bool = False
+) -> Report:
+    best_round = 0 if run.best is None else int(run.best["round"])
+    return Report(run.round, metrics, run.take_trace(), pictures, run.seconds, best_round, final)

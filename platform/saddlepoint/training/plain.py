@@ -1,0 +1,108 @@
+"""The plain way of running a game: modules and `torch.optim` on one device. The other ways must equal it.
+
+One round is one pass through the order of moves. A move draws a fresh batch and fresh noise, takes the
+gradient of each of its players' losses at the same weights, and only then steps them: `("critic",)` is one
+player's move, and `("encoder", "discriminator")` moves both at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..games import Batch, Game, Nets, Player
+
+Exchange = Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]  # averages gradients over workers
+
+
+def alone(gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    return gradients
+
+
+class Plain:
+    """The networks of one game, their optimisers, and the rule by which a round moves them."""
+
+    def __init__(
+        self,
+        game: Game,
+        networks: Mapping[str, nn.Module],
+        hyperparameters: Any,
+        exchange: Exchange = alone,
+    ) -> None:
+        self.game = game
+        self.networks = {name: networks[name] for name in game.networks}
+        self.h = hyperparameters
+        self.exchange = exchange
+        self.nets = Nets(self.networks)
+        self.weights: dict[str, list[Tensor]] = {
+            name: [w for net in player.owns for w in self.networks[net].parameters()]
+            for name, player in game.players.items()
+        }
+        self.optimizers = {name: self._optimizer(name, player) for name, player in game.players.items()}
+        self.rates = {name: opt.defaults["lr"] for name, opt in self.optimizers.items()}
+        self._moving: frozenset[str] | None = None
+
+    def _optimizer(self, name: str, player: Player) -> torch.optim.Optimizer:
+        settings = player.optimizer.read(self.h)
+        rule: Callable[..., torch.optim.Optimizer] = player.optimizer.rule
+        return rule(self.weights[name], foreach=True, **settings)
+
+    def round(
+        self, batch: Callable[[], Batch], noise: Callable[[], Any], rate: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Plays one round; `rate` scales every learning rate (decay).
+
+        The logs are scalars, still on the device: `loss_<player>` and what the losses log, each from its
+        player's last move of the round.
+        """
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.rates[name] * rate
+        logs: dict[str, Tensor] = {}
+        for move in self.game.order:
+            seen, drawn = batch(), noise()
+            gradients = {}
+            for name in move:
+                player = self.game.players[name]
+                self._freeze_all_but(player.owns)
+                loss, extra = player.loss(self.nets, seen, drawn, self.h)
+                gradients[name] = self.exchange(
+                    torch.autograd.grad(loss, self.weights[name], allow_unused=True)
+                )
+                logs[f"loss_{name}"] = loss.detach()
+                logs.update({key: value.detach() for key, value in extra.items()})
+            for name in move:
+                self._step(name, gradients[name])
+        return logs
+
+    def _step(self, name: str, gradients: Sequence[Tensor | None]) -> None:
+        for weight, gradient in zip(self.weights[name], gradients, strict=True):
+            weight.grad = gradient
+        self.optimizers[name].step()
+        project = self.game.players[name].project
+        if project is not None:
+            with torch.no_grad():
+                weights = self.weights[name]
+                torch._foreach_copy_(weights, [project(weight, self.h) for weight in weights])
+
+    def _freeze_all_but(self, owned: tuple[str, ...]) -> None:
+        """What a player does not own needs no gradient while it moves: no graph is kept for it."""
+        moving = frozenset(owned)
+        if moving == self._moving:
+            return
+        for name, network in self.networks.items():
+            network.requires_grad_(name in moving)
+        self._moving = moving
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])

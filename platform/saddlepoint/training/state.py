@@ -1,0 +1,177 @@
+"""The whole state of one training, and its verbs: play a round, evaluate, save, load."""
+
+import copy
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..games import Nets
+from ..metrics.catalogue import METRICS
+from ..spec import Pipeline
+from . import checkpoint
+from .batches import Batches
+from .plain import Plain
+from .randomness import derive, stream
+from .sentinel import Sentinel
+from .setup import Setup, build_game, build_networks
+
+CHECKPOINT = "checkpoint.pt"
+Trace = list[tuple[int, dict[str, float]]]
+
+
+def decay(kind: str, round: int, rounds: int) -> float:
+    """The factor on every learning rate in round 0..rounds-1. Linear: 1 for half of them, then down to 0."""
+    return 1.0 if kind == "constant" else min(1.0, 2.0 * (1.0 - round / rounds))
+
+
+class Training:
+    def __init__(self, pipeline: Pipeline, seed: int, folder: Path, shared: Setup) -> None:
+        self.spec, self.seed, self.folder, self.shared = pipeline.training, seed, folder, shared
+        self.identity = f"{pipeline.fingerprint()}/{seed}"
+        torch.manual_seed(
+            derive(seed, "init")
+        )  # initial weights, and what networks draw themselves (dropout)
+        device, dataset = shared.device, shared.dataset
+        self.game = build_game(pipeline)
+        self.plain = Plain(self.game, build_networks(pipeline, self.game, shared), pipeline.hyperparameters())
+        labels = dataset.train_labels
+        self.batches = Batches(
+            dataset.train.to(device),
+            None if labels is None else labels.to(device),
+            self.spec.batch_size,
+            stream(seed, "batches"),
+        )
+        self.noise = stream(seed, "noise", device=device)
+        self.average = self._copy_of_generator() if self.spec.ema else None
+        self.sentinel = Sentinel(dataset.train)
+        self.metric = METRICS[pipeline.objective.metric]
+        self.round = 0
+        self.seconds = 0.0  # spent so far, over all lives
+        self.best: dict[str, float] | None = None
+        self.sums: dict[str, Tensor] = {}
+        self.logged = 0  # the round of the newest entry that the trace ever had
+        self.trace: Trace = []
+
+    def _copy_of_generator(self) -> nn.Module:
+        return copy.deepcopy(self.plain.networks[self.game.generator]).eval().requires_grad_(False)
+
+    @property
+    def done(self) -> bool:
+        return self.round >= self.spec.rounds
+
+    @property
+    def generator(self) -> nn.Module:
+        """The network that is judged and kept: the moving average where there is one."""
+        return self.average if self.average is not None else self.plain.networks[self.game.generator]
+
+    def play(self) -> None:
+        """One round. No number is read from the device, except for the log every `log_every` rounds."""
+        logs = self.plain.round(
+            self.batches,
+            lambda: self.game.noise(self.spec.batch_size, self.noise),
+            decay(self.spec.decay, self.round, self.spec.rounds),
+        )
+        self.round += 1
+        for name, value in logs.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        if self.average is not None:
+            self._update_average(self.average)
+        if self.round % self.spec.log_every == 0 or self.done:
+            self._log()
+
+    @torch.no_grad()
+    def _update_average(self, average: nn.Module) -> None:
+        live = self.plain.networks[self.game.generator]
+        # (1 + t) / (10 + t), as TensorFlow's ExponentialMovingAverage: a young average forgets its start soon
+        beta = min(self.spec.ema, (1 + self.round) / (10 + self.round))
+        torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1 - beta)
+        for kept, now in zip(average.buffers(), live.buffers(), strict=True):
+            kept.copy_(now)  # running statistics are averages already
+
+    def _log(self) -> None:
+        names = list(self.sums)
+        sums = torch.stack([self.sums[name].double() for name in names])
+        means = dict(zip(names, (sums / (self.round - self.logged)).tolist(), strict=True))
+        self.sums, self.logged = {}, self.round
+        self.trace.append((self.round, means))
+        self.sentinel.see_logs(self.round, means)
+
+    def take_trace(self) -> Trace:
+        trace, self.trace = self.trace, []
+        return trace
+
+    @torch.no_grad()
+    def samples(self, n: int, purpose: str, generator: nn.Module | None = None) -> Tensor:
+        """n samples (n, *X), of the judged generator if none is given. One purpose has one noise, always."""
+        network = self.generator if generator is None else generator
+        was_training = network.training
+        network.eval()
+        nets = Nets({**self.plain.networks, self.game.generator: network})
+        rng = stream(self.seed, purpose, device=self.shared.device)
+        parts = [self.game.sample(nets, self.game.noise(min(512, n - at), rng)) for at in range(0, n, 512)]
+        network.train(was_training)
+        return torch.cat(parts)
+
+    def watch(self, samples: Tensor) -> None:
+        """Raises Diverged if this run cannot recover."""
+        self.sentinel.see_weights(self.round, self.plain.weights)
+        self.sentinel.see_samples(self.round, samples)
+
+    def improves(self, value: float) -> bool:
+        """Whether `value` is the best so far; if so it is remembered. Any number is better than NaN."""
+        best = math.nan if self.best is None else self.best["value"]
+        if self.best is not None and not (math.isnan(best) or self.metric.is_better(value, best)):
+            return False
+        self.best = {"value": value, "round": self.round}
+        return True
+
+    def save(self) -> None:
+        device = self.shared.device
+        state: dict[str, Any] = {
+            "identity": self.identity,
+            "round": self.round,
+            "seconds": self.seconds,
+            "best": self.best,
+            "plain": self.plain.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "batches": self.batches.state_dict(),
+            "noise": self.noise.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "sentinel": self.sentinel.state_dict(),
+            "log": {"sums": self.sums, "logged": self.logged, "trace": self.trace},
+        }
+        checkpoint.save(self.folder / CHECKPOINT, state)
+
+    def load(self) -> bool:
+        """Goes on from the folder's checkpoint, if there is one. Raises UserError if it is another run's."""
+        path = self.folder / CHECKPOINT
+        state = checkpoint.load(path)
+        if state is None:
+            return False
+        if state["identity"] != self.identity:
+            raise UserError(
+                f"{path} belongs to another configuration or seed; use another folder, or remove it"
+            )
+        self._restore(state)
+        return True
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.round, self.seconds, self.best = state["round"], state["seconds"], state["best"]
+        self.plain.load_state_dict(state["plain"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.batches.load_state_dict(state["batches"])
+        self.noise.set_state(state["noise"])
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], self.shared.device)
+        self.sentinel.load_state_dict(state["sentinel"])
+        log = state["log"]
+        self.sums = {name: value.to(self.shared.device) for name, value in log["sums"].items()}
+        self.logged, self.trace = log["logged"], [(round, dict(means)) for round, means in log["trace"]]
