@@ -1,0 +1,185 @@
+"""What a person sees in the terminal: live progress where there is a terminal, tables at the end, nothing else."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .search.records import TrialRecord
+from .spec import Pipeline
+from .tracking.query import TrackedRun
+from .training.loop import Report
+from .workflows.confirm import Confirmation
+from .workflows.doctor import Check
+from .workflows.plan import Plan
+from .workflows.trials import Row, Trials
+
+WIDTH = 150  # where there is no terminal to ask
+SHOWN = 24  # rows of the live table: the newest
+COLOUR = {"running": "cyan", "complete": "green", "pruned": "yellow", "diverged": "red", "failed": "red"}
+
+out = Console(highlight=False)
+if not out.is_terminal:
+    out = Console(highlight=False, width=WIDTH)
+
+
+def number(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.2e}" if abs(value) < 1 else f"{value:.0f}"
+
+
+def plain_table(title: str | None = None) -> Table:
+    return Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+
+
+def trials_table(rows: Sequence[Row | TrialRecord], metric: str, title: str | None = None) -> Table:
+    """One line a trial, one column a parameter. `rows` are live ones, or the ledger's records."""
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    table = plain_table(title)
+    table.add_column("trial", justify="right")
+    table.add_column("state")
+    for column in ("round", metric, *names):
+        table.add_column(column, justify="right")
+    table.add_column("why", overflow="fold")
+    for row in rows:
+        if isinstance(row, TrialRecord):
+            seen = row.value if row.value is not None else next(reversed(row.intermediate.values()), None)
+            reached = max(row.intermediate, default=0)
+        else:
+            seen, reached = row.objective, row.round
+        table.add_row(
+            str(row.number),
+            Text(row.state, COLOUR.get(row.state, "")),
+            str(reached),
+            "" if seen is None else number(seen),
+            *(number(row.values.get(name, "")) for name in names),
+            "" if row.state == "complete" else (row.reason or ""),
+        )
+    return table
+
+
+@contextmanager
+def watching(trials: Trials) -> Iterator[None]:
+    """A live table of the trials while they run; nothing where stdout is no terminal."""
+    if not out.is_terminal:
+        yield
+        return
+
+    def draw() -> Group:
+        rows = [trials.rows[key] for key in sorted(trials.rows)]
+        metric = trials.metric.name
+        scores = [row.objective for row in rows if row.state == "complete" and row.objective is not None]
+        best = min(scores, key=trials.metric.badness, default=None)
+        ended = sum(row.state != "running" for row in rows)
+        what = {"trial": "trials", "confirm": "retrainings on fresh seeds"}[trials.kind]
+        head = f"{trials.folder.name}: {ended} {what} ended here"
+        head += "" if best is None else f", best {metric} {number(best)}"
+        trouble = trials.tracker.trouble
+        note = [Text(f"tracking waits: {trouble}", "yellow")] if trouble else []
+        return Group(trials_table(rows[-SHOWN:], metric, head), *note)
+
+    with Live(get_renderable=draw, console=out, refresh_per_second=2, transient=True):
+        yield
+
+
+METRICS_SHOWN = ("recall", "coverage", "one_nn", "modes", "high_quality", "reverse_kl")
+
+
+def confirmation_table(result: Confirmation) -> Table:
+    """The evidence: each configuration's mean and spread over fresh seeds, with the floor as the first line."""
+    columns = [result.metric, *(m for m in METRICS_SHOWN if m in result.floor and m != result.metric)]
+    names = list(result.candidates[0].values)
+    table = plain_table(f"Confirmed on {result.seeds} fresh seeds, against the held-out half (mean ± standard deviation)")
+    table.add_column("configuration")
+    for column in (*columns, "seeds", *names):
+        table.add_column(column, justify="right")
+    table.add_row("floor: real data", *(number(result.floor[name]) for name in columns))
+    for candidate in result.candidates:
+        scores = (
+            f"{number(candidate.mean(name))} ± {number(candidate.spread(name))}" if candidate.scores else "-"
+            for name in columns
+        )
+        values = (number(candidate.values.get(name, "")) for name in names)
+        table.add_row(candidate.name, *scores, str(len(candidate.scores)), *values)
+    return table
+
+
+def scores_table(title: str, columns: dict[str, dict[str, float]]) -> Table:
+    """Metrics down, one column for each named set of scores."""
+    table = plain_table(title)
+    table.add_column("metric")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for metric in next(iter(columns.values())):
+        table.add_row(metric, *(number(scores[metric]) for scores in columns.values()))
+    return table
+
+
+def rows_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def plan_table(plan: Plan) -> Table:
+    weights = ", ".join(f"{name} {count:,}" for name, count in plan.parameters.items())
+    prunes = f", pruned at rounds {', '.join(map(str, plan.rungs))}" if plan.rungs else ""
+    rows = [
+        ("data", plan.data),
+        ("weights", weights),
+        ("sweep", f"{plan.trials} trials of {plan.rounds} rounds, {plan.at_once} at once on {plan.device}{prunes}"),
+        ("confirm", f"{plan.retrainings} retrainings at full length"),
+        ("a round", f"{plan.round_milliseconds:.2f} ms; an evaluation {plan.evaluation_seconds:.2f} s"),
+        ("a trial", f"{plan.trial_seconds:.0f} s at full length"),
+        ("at most", f"{plan.longest_seconds / 60:.1f} minutes, if nothing is pruned"),
+        ("memory", f"{plan.memory_megabytes:,.0f} MB for one trial's process"),
+        ("disk", f"{plan.disk_megabytes:,.1f} MB at most"),
+    ]
+    return rows_table(f"{plan.name}: nothing was started", rows)
+
+
+def doctor_table(checks: Iterable[Check]) -> Table:
+    return rows_table("", [(check.name, f"{'ok' if check.good else 'NOT OK'}: {check.verdict}") for check in checks])
+
+
+def runs_table(sweeps: Iterable[TrackedRun]) -> Table:
+    table = plain_table()
+    for column in ("sweep", "status", "started", "experiment", "run id"):
+        table.add_column(column)
+    for run in sweeps:
+        started = f"{datetime.fromtimestamp(run.start / 1e3):%Y-%m-%d %H:%M}"
+        table.add_row(run.name, run.status, started, run.experiment, run.run_id)
+    return table
+
+
+@contextmanager
+def progress(pipeline: Pipeline) -> Iterator[Callable[[Report], None]]:
+    """A bar over the rounds of one training; nothing where stdout is no terminal."""
+    metric = pipeline.objective.metric
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
+        task = bar.add_task(pipeline.name, total=pipeline.training.rounds)
+
+        def advance(report: Report) -> None:
+            bar.update(task, completed=report.round, description=f"{pipeline.name}  {metric} {number(report.metrics[metric])}")
+
+        yield advance
+
+
+def say(message: str) -> None:
+    out.print(message, soft_wrap=True)

@@ -1,0 +1,348 @@
+"""Ray Tune executes jobs; it decides nothing.
+
+A source says what to run next, hears every report and may answer "stop". Tune places the jobs on warm worker
+processes: a worker that is done takes the next job, so that torch is imported once a worker and not once a job.
+A job whose worker is lost runs again, with the same payload. Nothing of Tune's own state is kept or restored:
+whoever goes on after a crash is the source.
+"""
+
+import os
+import pickle
+import shutil
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cloudpickle
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from saddlepoint.errors import UserError
+from saddlepoint.scaling.cluster import redirect
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work: `payload` is anything that can be pickled."""
+
+    number: int
+    payload: Any
+
+
+class Source(Protocol):
+    """Where jobs come from and where their reports go. Called on the driver, by one thread, one call at a time."""
+
+    def next(self) -> Job | None:
+        """The next job, asked for when a worker is free for it; None: there are no more."""
+
+    def result(self, number: int, report: dict[str, Any]) -> bool:
+        """Hears a report; True stops the job, which is then ended without an error."""
+
+    def ended(self, number: int, error: str | None) -> None:
+        """Hears once that a job has ended: by itself or stopped (None), or the worker's traceback or its loss."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one job needs (fractions of a GPU are shared), and how many jobs may run at once (None: all that fit)."""
+
+    cpus: float = 1
+    gpus: float = 0
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What came of it. Seconds: `wall` from the first question to the last answer, `busy` summed over the jobs."""
+
+    ended: tuple[int, ...]
+    interrupted: bool
+    workers: int
+    wall: float
+    busy: float
+
+    @property
+    def efficiency(self) -> float:
+        """The share of the workers' time that went into jobs, 0 to 1."""
+        return self.busy / (self.wall * self.workers) if self.wall else 0.0
+
+
+def execute(
+    source: Source,
+    run: Callable[[Any, Report], None],
+    *,
+    resources: Resources,
+    storage: Path,
+    log: Path,
+    max_restarts: int = 3,
+) -> Execution:
+    """Runs the source's jobs, each as `run(payload, report)` on a worker, until there are no more.
+
+    Needs a started cluster. `report` takes a dict of whatever can be pickled and returns when the source has
+    answered; if the answer is to stop, it raises SystemExit. A job whose worker dies runs again up to
+    `max_restarts` times. `storage` is a folder for Tune's scratch files, shared by all nodes.
+
+    After Ctrl-C the unfinished jobs are stopped, but not ended, and `interrupted` is true. An exception from the
+    source stops everything and is raised again here. Raises UserError if no node has what a job needs.
+    """
+    redirect(log)
+    desk = _Desk(source, _workers(resources))
+    scratch = storage.resolve() / "tune"
+    shutil.rmtree(scratch, ignore_errors=True)
+    started = time.perf_counter()
+    try:
+        with _settings(desk.workers), _signals(desk):
+            _tuner(desk, run, resources, scratch, max_restarts).fit()
+    except KeyboardInterrupt:  # pressed twice
+        desk.interrupted = True
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if desk.failure is not None:
+        raise desk.failure
+    return Execution(
+        ended=tuple(desk.ended),
+        interrupted=desk.interrupted,
+        workers=desk.workers,
+        wall=time.perf_counter() - started,
+        busy=sum(desk.busy.values()),
+    )
+
+
+# What a worker sends: a report, or how the job ended (a traceback or None); and the seconds that it has worked.
+_REPORT, _END, _BUSY = "saddle_report", "saddle_end", "saddle_busy"
+
+
+def _on_worker(run: Callable[[Any, Report], None]) -> Callable[[dict[str, Any]], None]:
+    def work(config: dict[str, Any]) -> None:
+        # A stopped job may still be closing its files while its worker is given the next one. By default Tune
+        # waits 2 s for it and then drops the next job on the floor.
+        os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "600"
+        started, waited = time.perf_counter(), 0.0
+
+        def send(content: dict[str, Any]) -> None:
+            nonlocal waited
+            now = time.perf_counter()
+            tune.report({**content, _BUSY: now - started - waited})
+            waited += time.perf_counter() - now
+
+        def report(values: dict[str, Any]) -> None:
+            send({_REPORT: cloudpickle.dumps(values)})  # sealed: Tune would walk through it, and keep it
+
+        error = None
+        try:
+            run(config["job"].payload(), report)
+        except Exception:
+            error = traceback.format_exc()
+        send({_END: error})
+
+    return work
+
+
+class _Sealed:
+    """A job on its way through Tune, which copies, formats and stores what it can look into."""
+
+    def __init__(self, job: Job) -> None:
+        self.number, self._payload = job.number, cloudpickle.dumps(job.payload)
+
+    def __repr__(self) -> str:
+        return str(self.number)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Sealed":
+        return self
+
+    def payload(self) -> Any:
+        return pickle.loads(self._payload)
+
+
+class _Desk:
+    """Stands between Tune and the source: the jobs that are out, and what was heard of them."""
+
+    def __init__(self, source: Source, workers: int) -> None:
+        self.source, self.workers = source, workers
+        self.out: dict[str, int] = {}  # Tune's trial id: job number
+        self.errors: dict[int, str] = {}
+        self.busy: dict[int, float] = {}
+        self.ended: list[int] = []
+        self.interrupted = False
+        self.failure: BaseException | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it into snapshots, which nobody will read
+
+    @property
+    def closed(self) -> bool:
+        return self.interrupted or self.failure is not None
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """The source's errors are kept for `execute` to raise: Tune would wrap them, or log them and go on."""
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+
+    def next(self, trial: str) -> dict[str, Any] | str | None:
+        # No job is asked for before a worker is free: what it should be depends on how the others go.
+        if len(self.out) >= self.workers:
+            return None
+        with self.asking():
+            job = None if self.closed else self.source.next()
+            if job is not None:
+                self.out[trial] = job.number
+                return {"job": _Sealed(job)}
+        return Searcher.FINISHED
+
+    def hear(self, trial: str, content: dict[str, Any]) -> bool:
+        # Taken out of the result, of which Tune keeps the last one of every trial.
+        report, end, busy = (content.pop(key, None) for key in (_REPORT, _END, _BUSY))
+        number = self.out[trial]
+        self.busy[number] = busy
+        if report is None:
+            if end is not None:
+                self.errors[number] = end
+            return True
+        with self.asking():
+            return self.source.result(number, pickle.loads(report))
+        return True
+
+    def end(self, trial: str, error: str | None = None) -> None:
+        number = self.out.pop(trial)
+        with self.asking():
+            self.source.ended(number, error or self.errors.get(number))
+            self.ended.append(number)
+
+
+class _Asking(Searcher):
+    def __init__(self, desk: _Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        return self._desk.next(trial_id)
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Heard by `_Ending`, which is also told why."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """There is nothing to save."""
+
+
+class _Hearing(tune.Stopper):
+    def __init__(self, desk: _Desk) -> None:
+        self._desk = desk
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self._desk.hear(trial_id, result)
+
+    def stop_all(self) -> bool:
+        return self._desk.closed
+
+
+class _Ending(tune.Callback):
+    def __init__(self, desk: _Desk) -> None:
+        self._desk = desk
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._desk.end(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = trial.get_pickled_error()
+        lost = isinstance(error, ray.exceptions.RayActorError)
+        self._desk.end(trial.trial_id, f"worker lost: {error}" if lost else str(error))
+
+
+def _tuner(
+    desk: _Desk, run: Callable[[Any, Report], None], resources: Resources, scratch: Path, max_restarts: int
+) -> tune.Tuner:
+    def name(trial: Any) -> str:
+        return str(trial.config["job"].number)
+
+    return tune.Tuner(
+        tune.with_resources(_on_worker(run), {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=_Asking(desk),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=name,
+            trial_dirname_creator=name,
+        ),
+        run_config=tune.RunConfig(
+            name=scratch.name,
+            storage_path=str(scratch.parent),
+            stop=_Hearing(desk),
+            callbacks=[_Ending(desk)],
+            failure_config=tune.FailureConfig(max_failures=max_restarts),
+            verbose=0,
+        ),
+    )
+
+
+def _workers(resources: Resources) -> int:
+    """How many jobs fit on the cluster at once."""
+    needs = {kind: need for kind, need in (("CPU", resources.cpus), ("GPU", resources.gpus)) if need}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    # The small addend: three thirds of a GPU are one GPU, also in floating point.
+    fits = [min(int(node.get(kind, 0) / need + 1e-9) for kind, need in needs.items()) for node in nodes]
+    if not sum(fits):
+        asked = " and ".join(f"{need:g} {kind}" for kind, need in needs.items())
+        found = ", ".join(" and ".join(f"{node.get(kind, 0):g} {kind}" for kind in needs) for node in nodes)
+        raise UserError(f"resources: a job asks for {asked}, the nodes have {found or 'nothing'}")
+    return min(sum(fits), resources.concurrency or sum(fits))
+
+
+@contextmanager
+def _settings(workers: int) -> Iterator[None]:
+    """Tune's settings are environment variables, read when it starts."""
+    settings = {
+        "TUNE_MAX_PENDING_TRIALS_PG": str(workers),  # the first workers start together, not one after another
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
+        "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # no snapshots
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see _signals
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of changes to come in Ray's API
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _signals(desk: _Desk) -> Iterator[None]:
+    """Ctrl-C ends the execution in an orderly way, pressed again at once; other threads than the main have none.
+
+    Tune's own handlers outlive its runs, so what was there before is put back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+
+    def interrupt(*_: Any) -> None:
+        desk.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,262 @@
+"""Generators as registered models: logged, found again, named by an alias, fetched.
+
+A generator package is a folder with `generator.safetensors` and `generator.json` (the network's factory and
+whole options, z_dim, sample_shape and what else tells where it comes from). It becomes an MLflow model whose
+code is `generator_model.py`: `mlflow.pyfunc.load_model("models:/NAME@champion").predict(z)` draws samples
+anywhere. Every function takes the tracking URI first, and raises SaddleError when the store fails.
+"""
+
+import hashlib
+import json
+import re
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.pyfunc import save_model
+from mlflow.types import Schema, TensorSpec
+from numpy.typing import NDArray
+
+from ..errors import UserError, unknown
+from ..imports import resolve as import_path
+from .store import KEY_TAG, SWEEP_TAG, connect, database, explained, pages, resolve
+
+WEIGHTS_TAG = "saddle.weights"  # sha256 of generator.safetensors
+NEEDS = ("saddlepoint", "torch", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    name: str
+    version: int
+    run_id: str | None
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+    created: int  # milliseconds since 1970
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+def log_generator(
+    tracking_uri: str | None,
+    run_id: str,
+    package: Path,
+    *,
+    name: str,
+    tags: Mapping[str, str],
+    input_example: NDArray[np.float32] | None = None,
+) -> int:
+    """Logs the package as a model of the run and registers it under `name`; returns the version.
+
+    Asked again for the same weights with the same tags `saddle.sweep` and `saddle.key`, it returns the
+    version that there is: a command can be repeated after a crash.
+
+    Args:
+        input_example: z (n, z_dim) float32; None: four draws of a standard normal.
+    """
+    uri = resolve(tracking_uri)
+    if not re.fullmatch(r"[\w .-]+", name):
+        raise UserError(
+            f"model: {name!r} may hold only letters, digits, spaces, dots, dashes and underscores"
+        )
+    card = json.loads((package / "generator.json").read_text())
+    weights = hashlib.sha256((package / "generator.safetensors").read_bytes()).hexdigest()
+    identity = {**tags, WEIGHTS_TAG: weights}
+    if input_example is None:
+        input_example = np.random.default_rng(0).standard_normal((4, card["z_dim"]), dtype=np.float32)
+    client = connect(uri)
+    with explained(uri):
+        for known in _versions(client, name):
+            if all(known.tags.get(tag) == identity.get(tag) for tag in (SWEEP_TAG, KEY_TAG, WEIGHTS_TAG)):
+                return known.version
+        model_id, place = _log_model(client, run_id, package, card, identity, input_example)
+        with suppress(MlflowException):  # there is one; if something else is wrong, the next line says so
+            client.create_registered_model(name)
+        made = client.create_model_version(name, place, run_id, dict(identity), model_id=model_id)
+        return int(made.version)
+
+
+def champion(tracking_uri: str | None, name: str, alias: str = "champion") -> RegisteredVersion | None:
+    """The version that bears the alias; None if no version does."""
+    return next((known for known in models(tracking_uri, name) if alias in known.aliases), None)
+
+
+def models(tracking_uri: str | None, name: str | None = None) -> list[RegisteredVersion]:
+    """The versions, oldest first, of one registered model or of all."""
+    uri = resolve(tracking_uri)
+    if (path := database(uri)) is not None and not path.exists():
+        return []
+    client = connect(uri)
+    with explained(uri):
+        names = _names(client) if name is None else [name]
+        return [known for each in names for known in _versions(client, each)]
+
+
+def set_alias(tracking_uri: str | None, name: str, alias: str, version: int) -> None:
+    """Moves the alias to that version. Raises UserError: no such model or version, no name for an alias."""
+    uri = resolve(tracking_uri)
+    client = connect(uri)
+    with explained(uri):
+        _one(client, name, version=str(version))
+        try:
+            client.set_registered_model_alias(name, alias, str(version))
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise UserError(f"alias: {alias!r} cannot be used: {error}") from error
+
+
+def fetch(tracking_uri: str | None, model: str, into: Path | None = None) -> Path:
+    """The package of `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/RUN_ID/PATH`, as a local folder.
+
+    Args:
+        into: where to; None: where it lies if that is on this machine, else a new temporary folder.
+
+    Raises:
+        UserError: another form of URI; no such model, alias, version or run; no generator there.
+    """
+    uri = resolve(tracking_uri)
+    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model)
+    if not match and not re.fullmatch(r"runs:/[^/]+/.+", model):
+        raise UserError(
+            f"model: {model!r} is none of models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/PATH"
+        )
+    client = connect(uri)
+    with explained(uri):
+        source = model
+        if match:
+            known = _one(client, match[1], alias=match[2], version=match[3])
+            source = client.get_model_version_download_uri(known.name, str(known.version)) + "/artifacts"
+        try:
+            folder = Path(download_artifacts(source, dst_path=str(into) if into else None, tracking_uri=uri))
+        except (MlflowException, OSError) as error:
+            if match:
+                raise
+            raise UserError(f"model: {model!r} cannot be fetched: {error}") from error
+    if not (folder / "generator.json").exists():
+        raise UserError(f"model: {model!r} is no generator of saddlepoint: it holds no generator.json")
+    return folder
+
+
+def _log_model(
+    client: MlflowClient,
+    run_id: str,
+    package: Path,
+    card: Mapping[str, Any],
+    tags: dict[str, str],
+    input_example: NDArray[np.float32],
+) -> tuple[str, str]:
+    """What `mlflow.pyfunc.log_model` does, for a named run and store. Returns the model's id and place."""
+    experiment = client.get_run(run_id).info.experiment_id
+    for left in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if left.tags.get(WEIGHTS_TAG) == tags[WEIGHTS_TAG]:
+            if left.status == LoggedModelStatus.READY:
+                return left.model_id, left.artifact_location
+            client.delete_logged_model(left.model_id)  # a crash left it half logged
+    model = client.create_logged_model(experiment, "generator", run_id, tags, model_type="generator")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    number = np.dtype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(
+            f"{folder}/model",
+            mlflow_model=Model(
+                model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id
+            ),
+            python_model=str(Path(__file__).with_name("generator_model.py")),
+            artifacts={file.name: str(file) for file in package.iterdir() if file.is_file()},
+            code_paths=_own_code(card["network"]["factory"]) or None,
+            signature=ModelSignature(
+                Schema([TensorSpec(number, (-1, card["z_dim"]))]),
+                Schema([TensorSpec(number, (-1, *card["sample_shape"]))]),
+            ),
+            input_example=input_example,
+            pip_requirements=[f"{needed}=={installed(needed).partition('+')[0]}" for needed in NEEDS],
+        )
+        client.log_model_artifacts(model.model_id, f"{folder}/model")
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    return model.model_id, model.artifact_location
+
+
+def _own_code(factory: str) -> list[str]:
+    """The user's modules, which the model takes along: the factory's and what was imported from beside it.
+
+    Installed packages stay out; a factory of ours needs none.
+    """
+    module, colon, _ = factory.partition(":")
+    if not colon or module.partition(".")[0] == "saddlepoint":
+        return []
+    import_path("network.factory", factory)
+    root = _place(module.partition(".")[0])
+    if root is None:
+        return []
+    tops = {name.partition(".")[0] for name in list(sys.modules)} - {"__main__", "saddlepoint"}
+    places = {name: _place(name) for name in tops}
+    return sorted(str(place) for place in places.values() if place and place.parent == root.parent)
+
+
+def _place(top: str) -> Path | None:
+    """The file or folder of a top-level module; None if it is built in or installed."""
+    module = sys.modules.get(top)
+    file = getattr(module, "__file__", None)
+    folders = list(getattr(module, "__path__", []))
+    if file is None and not folders:
+        return None
+    place = Path(file) if file and not folders else Path(folders[0])
+    libraries = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return None if libraries & set(place.parents) else place
+
+
+def _versions(client: MlflowClient, name: str) -> list[RegisteredVersion]:
+    """Oldest first; none if there is no such model."""
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return []
+    found = [
+        RegisteredVersion(
+            name=name,
+            version=int(each.version),
+            run_id=each.run_id or None,
+            aliases=tuple(
+                sorted(alias for alias, number in aliases.items() if int(number) == int(each.version))
+            ),
+            tags=dict(each.tags),
+            created=each.creation_timestamp,
+        )
+        for each in pages(lambda token: client.search_model_versions(f"name = '{name}'", page_token=token))
+    ]
+    return sorted(found, key=lambda version: version.version)
+
+
+def _names(client: MlflowClient) -> list[str]:
+    return sorted(m.name for m in pages(lambda token: client.search_registered_models(page_token=token)))
+
+
+def _one(
+    client: MlflowClient, name: str, *, alias: str | None = None, version: str | None = None
+) -> RegisteredVersion:
+    versions = _versions(client, name)
+    if not versions:
+        raise unknown("model", name, _names(client))
+    for known in versions:
+        if alias in known.aliases or version == str(known.version):
+            return known
+    if alias is not None:
+        raise unknown(f"alias of model {name!r}", alias, [a for known in versions for a in known.aliases])
+    raise unknown(f"version of model {name!r}", version, [known.version for known in versions])

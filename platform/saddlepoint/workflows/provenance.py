@@ -1,0 +1,33 @@
+"""Which code and which machine made a run: what a reader needs to make it again."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+
+from .. import __version__
+
+
+def git_commit() -> str:
+    """The commit of the working folder, `-dirty` if something is uncommitted; "none" outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return "none"
+    return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no") else commit
+
+
+def provenance() -> dict[str, str]:
+    packages = {name: version(name) for name in ("torch", "ray", "optuna", "mlflow")}
+    return {
+        "saddle.version": __version__,
+        "saddle.commit": git_commit(),
+        "saddle.python": platform.python_version(),
+        "saddle.packages": " ".join(f"{name}=={number}" for name, number in packages.items()),
+    }

@@ -1,0 +1,142 @@
+"""The search: Optuna decides, Ray Tune executes, MLflow remembers. Killed at any instant and repeated, it goes on."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import SaddleError, UserError
+from ..metrics.catalogue import METRICS
+from ..scaling import cluster
+from ..scaling.executor import Resources, execute
+from ..search.ledger import Ledger
+from ..search.records import TrialRecord
+from ..spec import Pipeline, SearchSpec
+from ..tracking.tracker import Tracker
+from ..training.setup import Setup, setup
+from .folder import Folder
+from .provenance import provenance
+from .trial import work
+from .trials import Trials
+
+View = Callable[[Trials], AbstractContextManager[Any]]  # shows the trials while they run
+
+
+def unseen(trials: Trials) -> AbstractContextManager[Any]:
+    return nullcontext()
+
+
+class Interrupted(SaddleError):
+    """Ctrl-C: everything is on disk, and the same command goes on."""
+
+
+@dataclass
+class Sweep:
+    """A sweep that is open: its folder is locked, its ledger and its tracker are at hand."""
+
+    pipeline: Pipeline
+    folder: Folder
+    shared: Setup
+    ledger: Ledger
+    tracker: Tracker
+    view: View
+
+    @property
+    def search(self) -> SearchSpec:
+        return searched(self.pipeline)
+
+    def search_on(self) -> Trials:
+        """Runs trials until the study holds as many as the pipeline wants."""
+        return self.run(self.ledger, kind="trial", limit=self.search.trials)
+
+    def run(self, ledger: Ledger, *, kind: str, limit: int) -> Trials:
+        """Lets Ray Tune work through a ledger. Raises Interrupted after Ctrl-C."""
+        trials = Trials(self.pipeline, ledger, self.tracker, self.folder, kind=kind, limit=limit)
+        needs = self.pipeline.resources
+        with self.view(trials):
+            execution = execute(
+                trials,
+                work,
+                resources=Resources(cpus=needs.cpus, gpus=needs.gpus, concurrency=needs.concurrency),
+                storage=self.folder.path / "ray",
+                log=self.folder.log,
+            )
+        if execution.interrupted:
+            for number, row in trials.rows.items():
+                if row.state == "running":
+                    self.tracker.finish(trials.key(number), "KILLED")  # it is RUNNING again when it goes on
+            raise Interrupted(f"stopped; the same command goes on, or: saddle sweep --resume {self.folder.name}")
+        return trials
+
+
+def searched(pipeline: Pipeline) -> SearchSpec:
+    if pipeline.search is None:
+        raise UserError(f"search: is missing in the pipeline {pipeline.name!r}; a sweep needs search.space")
+    return pipeline.search
+
+
+def open_ledger(pipeline: Pipeline, folder: Folder, study: str | None = None, **changes: Any) -> Ledger:
+    search = searched(pipeline)
+    settings: dict[str, Any] = {
+        "sampler": search.sampler,
+        "pruner": search.pruner,
+        "min_rounds": search.min_rounds,
+        "eta": search.eta,
+    }
+    return Ledger.open(
+        folder.ledger_url(pipeline),
+        study or folder.name,
+        space=search.space,
+        seed=pipeline.seed,
+        minimize=METRICS[pipeline.objective.metric].better == "lower",
+        rounds=pipeline.training.rounds,
+        **(settings | changes),
+    )
+
+
+@contextmanager
+def opened(pipeline: Pipeline, root: Path | None = None, view: View = unseen) -> Iterator[Sweep]:
+    """Everything a sweep needs, checked and begun, in an order that leaves nothing behind if the input is wrong."""
+    searched(pipeline)
+    shared = setup(pipeline)
+    folder = Folder.of(pipeline, root)
+    with folder.locked():
+        folder.begin(pipeline)
+        ledger = open_ledger(pipeline, folder)
+        with Tracker(folder.path, tracking_uri=None, experiment=pipeline.experiment) as tracker:
+            begin_parent(tracker, pipeline, shared, folder)
+            try:
+                with cluster.running(log=folder.log):
+                    yield Sweep(pipeline, folder, shared, ledger, tracker, view)
+            except Interrupted:
+                tracker.finish("sweep", "KILLED")
+                raise
+            except BaseException:
+                tracker.finish("sweep", "FAILED")
+                raise
+            tracker.finish("sweep", "FINISHED")
+
+
+def begin_parent(tracker: Tracker, pipeline: Pipeline, shared: Setup, folder: Folder) -> None:
+    """The parent run: the resolved pipeline, the data's and the score's identity, and what a perfect sampler scores."""
+    tracker.start_run(
+        "sweep",
+        name=folder.name,
+        params=pipeline.flat(),
+        tags={"saddle.kind": "sweep", "saddle.pipeline": pipeline.fingerprint(), **protocol_tags(shared), **provenance()},
+    )
+    tracker.artifact("sweep", "pipeline.yaml", pipeline.yaml())
+    tracker.log("sweep", 0, {f"floor/{name}": value for name, value in shared.scorer.floor().items()})
+
+
+def protocol_tags(shared: Setup) -> dict[str, str]:
+    """Under which data, n and extractor a score was taken: only scores with equal ones may be compared."""
+    return {f"saddle.protocol.{name}": str(value) for name, value in shared.scorer.protocol.items()}
+
+
+def sweep(pipeline: Pipeline, *, root: Path | None = None, view: View = unseen) -> list[TrialRecord]:
+    """The search alone, begun or continued. Returns the trial records of the ledger."""
+    with opened(pipeline, root, view) as at:
+        at.search_on()
+        return at.ledger.trials()

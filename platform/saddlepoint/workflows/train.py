@@ -1,0 +1,73 @@
+"""One configuration, here: the same training that a trial runs, tracked as a run of its own."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SaddleError
+from ..spec import Pipeline
+from ..tracking.tracker import Tracker
+from ..training.loop import Report, train
+from ..training.sentinel import Diverged
+from ..training.setup import setup
+from .provenance import provenance
+
+Progress = Callable[[Pipeline], AbstractContextManager[Callable[[Report], None]]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    folder: Path  # holds the best generator
+    scores: dict[str, float]
+    floor: dict[str, float]
+    seconds: float
+    best_round: int
+
+
+def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Trained:
+    """Trains the pipeline's own values, or goes on from the folder's checkpoint. Raises SaddleError if it diverges."""
+    shared = setup(pipeline)
+    key, last = "train", None
+    with Tracker(folder, tracking_uri=None, experiment=pipeline.experiment) as tracker:
+        tracker.start_run(
+            key,
+            name=folder.name,
+            params=pipeline.parameters(),
+            tags={"saddle.kind": "train", "saddle.data": shared.dataset.fingerprint, **provenance()},
+        )
+        tracker.artifact(key, "pipeline.yaml", pipeline.yaml())
+        try:
+            with progress(pipeline) as advance:
+                for last in train(pipeline, seed=pipeline.seed, folder=folder, shared=shared):
+                    log_report(tracker, key, last)
+                    advance(last)
+        except BaseException as error:
+            reason = str(error) if isinstance(error, SaddleError) else type(error).__name__
+            tracker.tag(key, {"saddle.reason": reason, "saddle.outcome": _outcome(error)})
+            tracker.finish(key, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            if isinstance(error, Diverged):
+                raise SaddleError(f"the training diverged: {error}") from error
+            raise
+        tracker.finish(key, "FINISHED")
+    assert last is not None  # a training always ends with its final report
+    return Trained(folder.absolute(), last.metrics, shared.scorer.floor(), last.seconds, last.best_round)
+
+
+def _outcome(error: BaseException) -> str:
+    if isinstance(error, Diverged):
+        return "diverged"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
+def log_report(tracker: Tracker, key: str, report: Report) -> None:
+    """The logs at their rounds, the scores at the report's; the final scores one step later, named `final/...`."""
+    for round, logs in report.trace:
+        tracker.log(key, round, logs)
+    if report.final:
+        final = {f"final/{name}": value for name, value in report.metrics.items()}
+        tracker.log(key, report.round + 1, final | {"final/best_round": report.best_round})
+    else:
+        tracker.log(key, report.round, report.metrics | {"seconds": report.seconds})
+    for name, png in report.pictures.items():
+        tracker.picture(key, name, report.round, png)
