@@ -9,6 +9,7 @@ and hyperparameters, the networks that it needs, and every value that the search
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cache
@@ -17,16 +18,31 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from . import games, networks
 from .errors import UserError, unknown
 from .metrics.catalogue import METRICS
 from .space import Space
-from .validation import Strict, checked, parse_yaml, read_yaml
+from .validation import Strict, checked, parse_yaml, read_yaml, wrong
 
 Count = Annotated[int, Field(ge=1)]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # safe as a folder, a study, and a registered model
+
+
+def _safe(value: str) -> str:
+    """A name that is safe as a folder, as a study, and as a registered model."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+        raise wrong("", value, "should be at most 64 letters, digits, dots, dashes and underscores, a letter or digit first")
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise wrong("", value, "should be auto, cpu, cuda or cuda:N")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_safe)]
 
 
 class Open(BaseModel):
@@ -61,7 +77,7 @@ class TrainingSpec(Strict):
     evaluate_every: Count
     log_every: Count = 25
     checkpoint_every: Count | None = None  # rounds; as often as it evaluates if not given
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
 
 
 class ObjectiveSpec(Strict):
@@ -87,8 +103,8 @@ class ConfirmSpec(Strict):
 
 
 class PromoteSpec(Strict):
-    model: Annotated[str, Field(pattern=NAME)]
-    alias: Annotated[str, Field(pattern=NAME)] = "champion"
+    model: Name
+    alias: Name = "champion"
 
 
 class ResourcesSpec(Strict):
@@ -98,7 +114,7 @@ class ResourcesSpec(Strict):
 
 
 class Pipeline(Strict):
-    name: Annotated[str, Field(pattern=NAME)]
+    name: Name
     seed: Annotated[int, Field(ge=0)] = 0
     experiment: str = "saddlepoint"
     data: DataSpec

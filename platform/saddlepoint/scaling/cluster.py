@@ -15,7 +15,7 @@ _OBJECT_STORE = 200 * 2**20  # bytes; reports are small, and the store is taken 
 
 
 def start(*, cpus: int | None = None, log: Path) -> None:
-    """Connects to the cluster at RAY_ADDRESS, else starts Ray on this machine with `cpus` (None: all its CPUs).
+    """Connects to the cluster at RAY_ADDRESS, else starts Ray here, with `cpus` CPUs (None: all there are).
 
     Ray's own messages go to the file `log`; nothing goes to the terminal or to Ray's makers. Does nothing if
     Ray runs already. Raises UserError if no cluster answers at RAY_ADDRESS.
@@ -25,6 +25,10 @@ def start(*, cpus: int | None = None, log: Path) -> None:
         return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     address = os.environ.get("RAY_ADDRESS")
+    if address and address.startswith("ray://"):
+        raise UserError(
+            f"RAY_ADDRESS: {address!r} is a Ray Client's; right is HOST:PORT, from inside the cluster"
+        )
     local = (
         {}
         if address
@@ -73,6 +77,11 @@ def redirect(log: Path) -> None:
         old.close()
     logger.addHandler(handler)
     logger.propagate = False
+    logging.getLogger("ray.tune.analysis").setLevel(
+        logging.ERROR
+    )  # it misses Tune's result files, which we forgo
+    # What Ray has to say of lost workers it prints, and has no switch for that.
+    ray._private.worker.print_to_stdstream = lambda data, **_: logger.warning("\n".join(data["lines"]))
 
 
 def _line(error: Exception) -> str:

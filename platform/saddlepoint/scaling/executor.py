@@ -1,9 +1,9 @@
 """Ray Tune executes jobs; it decides nothing.
 
 A source says what to run next, hears every report and may answer "stop". Tune places the jobs on warm worker
-processes: a worker that is done takes the next job, so that torch is imported once a worker and not once a job.
+processes: a worker that is done takes the next job, so that torch is imported once a worker, not once a job.
 A job whose worker is lost runs again, with the same payload. Nothing of Tune's own state is kept or restored:
-whoever goes on after a crash is the source.
+to go on after a crash is the source's part.
 """
 
 import os
@@ -16,65 +16,16 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import cloudpickle
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 
 from saddlepoint.errors import UserError
 from saddlepoint.scaling.cluster import redirect
-
-Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One piece of work: `payload` is anything that can be pickled."""
-
-    number: int
-    payload: Any
-
-
-class Source(Protocol):
-    """Where jobs come from and where their reports go. Called on the driver, by one thread, one call at a time."""
-
-    def next(self) -> Job | None:
-        """The next job, asked for when a worker is free for it; None: there are no more."""
-
-    def result(self, number: int, report: dict[str, Any]) -> bool:
-        """Hears a report; True stops the job, which is then ended without an error."""
-
-    def ended(self, number: int, error: str | None) -> None:
-        """Hears once that a job has ended: by itself or stopped (None), or the worker's traceback or its loss."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one job needs (fractions of a GPU are shared), and how many jobs may run at once (None: all that fit)."""
-
-    cpus: float = 1
-    gpus: float = 0
-    concurrency: int | None = None
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What came of it. Seconds: `wall` from the first question to the last answer, `busy` summed over the jobs."""
-
-    ended: tuple[int, ...]
-    interrupted: bool
-    workers: int
-    wall: float
-    busy: float
-
-    @property
-    def efficiency(self) -> float:
-        """The share of the workers' time that went into jobs, 0 to 1."""
-        return self.busy / (self.wall * self.workers) if self.wall else 0.0
+from saddlepoint.scaling.jobs import Execution, Job, Report, Resources, Source
 
 
 def execute(
@@ -92,8 +43,8 @@ def execute(
     answered; if the answer is to stop, it raises SystemExit. A job whose worker dies runs again up to
     `max_restarts` times. `storage` is a folder for Tune's scratch files, shared by all nodes.
 
-    After Ctrl-C the unfinished jobs are stopped, but not ended, and `interrupted` is true. An exception from the
-    source stops everything and is raised again here. Raises UserError if no node has what a job needs.
+    After Ctrl-C the unfinished jobs are stopped, but not ended, and `interrupted` is true. An exception from
+    the source stops everything and is raised again here. Raises UserError if no node has what a job needs.
     """
     redirect(log)
     desk = _Desk(source, _workers(resources))
@@ -118,14 +69,14 @@ def execute(
     )
 
 
-# What a worker sends: a report, or how the job ended (a traceback or None); and the seconds that it has worked.
+# What a worker sends: a report, or how the job ended (a traceback or None); and the seconds worked so far.
 _REPORT, _END, _BUSY = "saddle_report", "saddle_end", "saddle_busy"
 
 
 def _on_worker(run: Callable[[Any, Report], None]) -> Callable[[dict[str, Any]], None]:
     def work(config: dict[str, Any]) -> None:
-        # A stopped job may still be closing its files while its worker is given the next one. By default Tune
-        # waits 2 s for it and then drops the next job on the floor.
+        # A stopped job may still be closing its files when its worker is given the next one. By default Tune
+        # waits 2 s for it, and then drops the next job on the floor.
         os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "600"
         started, waited = time.perf_counter(), 0.0
 
@@ -185,7 +136,7 @@ class _Desk:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """The source's errors are kept for `execute` to raise: Tune would wrap them, or log them and go on."""
+        """Keeps the source's error for `execute` to raise: Tune would wrap it, or log it and go on."""
         try:
             yield
         except Exception as error:
@@ -200,7 +151,7 @@ class _Desk:
             if job is not None:
                 self.out[trial] = job.number
                 return {"job": _Sealed(job)}
-        return Searcher.FINISHED
+        return str(Searcher.FINISHED)
 
     def hear(self, trial: str, content: dict[str, Any]) -> bool:
         # Taken out of the result, of which Tune keeps the last one of every trial.
@@ -217,12 +168,14 @@ class _Desk:
 
     def end(self, trial: str, error: str | None = None) -> None:
         number = self.out.pop(trial)
+        if self.failure is not None or (self.interrupted and error):
+            return  # it was not the job that ended
         with self.asking():
             self.source.ended(number, error or self.errors.get(number))
             self.ended.append(number)
 
 
-class _Asking(Searcher):
+class _Asking(Searcher):  # type: ignore[misc]
     def __init__(self, desk: _Desk) -> None:
         super().__init__()
         self._desk = desk
@@ -237,7 +190,7 @@ class _Asking(Searcher):
         """There is nothing to save."""
 
 
-class _Hearing(tune.Stopper):
+class _Hearing(tune.Stopper):  # type: ignore[misc]
     def __init__(self, desk: _Desk) -> None:
         self._desk = desk
 
@@ -248,7 +201,7 @@ class _Hearing(tune.Stopper):
         return self._desk.closed
 
 
-class _Ending(tune.Callback):
+class _Ending(tune.Callback):  # type: ignore[misc]
     def __init__(self, desk: _Desk) -> None:
         self._desk = desk
 
@@ -256,9 +209,11 @@ class _Ending(tune.Callback):
         self._desk.end(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = trial.get_pickled_error()
-        lost = isinstance(error, ray.exceptions.RayActorError)
-        self._desk.end(trial.trial_id, f"worker lost: {error}" if lost else str(error))
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+        if isinstance(error, ray.exceptions.RayActorError):
+            self._desk.end(trial.trial_id, f"worker lost (killed, crashed or out of memory): {error}")
+        else:
+            self._desk.end(trial.trial_id, str(error))
 
 
 def _tuner(
@@ -289,6 +244,8 @@ def _tuner(
 
 def _workers(resources: Resources) -> int:
     """How many jobs fit on the cluster at once."""
+    if resources.cpus <= 0:
+        raise UserError(f"resources.cpus: {resources.cpus:g} should be greater than 0")
     needs = {kind: need for kind, need in (("CPU", resources.cpus), ("GPU", resources.gpus)) if need}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     # The small addend: three thirds of a GPU are one GPU, also in floating point.
@@ -327,7 +284,7 @@ def _settings(workers: int) -> Iterator[None]:
 
 @contextmanager
 def _signals(desk: _Desk) -> Iterator[None]:
-    """Ctrl-C ends the execution in an orderly way, pressed again at once; other threads than the main have none.
+    """Ctrl-C ends the execution in an orderly way, pressed twice at once. In the main thread only.
 
     Tune's own handlers outlive its runs, so what was there before is put back.
     """

@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version as installed
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -121,7 +121,7 @@ def set_alias(tracking_uri: str | None, name: str, alias: str, version: int) -> 
 
 
 def fetch(tracking_uri: str | None, model: str, into: Path | None = None) -> Path:
-    """The package of `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/RUN_ID/PATH`, as a local folder.
+    """The package of `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/RUN/NAME`, as a local folder.
 
     Args:
         into: where to; None: where it lies if that is on this machine, else a new temporary folder.
@@ -130,26 +130,24 @@ def fetch(tracking_uri: str | None, model: str, into: Path | None = None) -> Pat
         UserError: another form of URI; no such model, alias, version or run; no generator there.
     """
     uri = resolve(tracking_uri)
-    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model)
-    if not match and not re.fullmatch(r"runs:/[^/]+/.+", model):
-        raise UserError(
-            f"model: {model!r} is none of models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/PATH"
-        )
+    registered = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model)
+    logged = re.fullmatch(r"runs:/([^/]+)/(.+)", model)
     client = connect(uri)
     with explained(uri):
-        source = model
-        if match:
-            known = _one(client, match[1], alias=match[2], version=match[3])
-            source = client.get_model_version_download_uri(known.name, str(known.version)) + "/artifacts"
-        try:
-            folder = Path(download_artifacts(source, dst_path=str(into) if into else None, tracking_uri=uri))
-        except (MlflowException, OSError) as error:
-            if match:
-                raise
-            raise UserError(f"model: {model!r} cannot be fetched: {error}") from error
-    if not (folder / "generator.json").exists():
-        raise UserError(f"model: {model!r} is no generator of saddlepoint: it holds no generator.json")
-    return folder
+        if registered:
+            known = _one(client, registered[1], alias=registered[2], version=registered[3])
+            place = client.get_model_version_download_uri(known.name, str(known.version))
+        elif logged:
+            place = _place_in_run(client, logged[1], logged[2])
+        else:
+            raise UserError(
+                f"model: {model!r} is none of models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/NAME"
+            )
+        files = list_artifacts(f"{place}/artifacts", tracking_uri=uri)
+        if "generator.json" not in [PurePosixPath(file.path).name for file in files]:
+            raise UserError(f"model: {model!r} is no generator of saddlepoint: it holds no generator.json")
+        local = str(into) if into else None
+        return Path(download_artifacts(f"{place}/artifacts", dst_path=local, tracking_uri=uri))
 
 
 def _log_model(
@@ -189,6 +187,21 @@ def _log_model(
         client.log_model_artifacts(model.model_id, f"{folder}/model")
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     return model.model_id, model.artifact_location
+
+
+def _place_in_run(client: MlflowClient, run_id: str, name: str) -> str:
+    """Where the model lies that the run has logged under that name; the youngest if there are several."""
+    try:
+        experiment = client.get_run(run_id).info.experiment_id
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise UserError(f"model: there is no run {run_id!r}") from error
+    models = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+    ready = {m.name: m.artifact_location for m in reversed(models) if m.status == LoggedModelStatus.READY}
+    if name not in ready:
+        raise unknown(f"model of run {run_id!r}", name, ready)
+    return str(ready[name])
 
 
 def _own_code(factory: str) -> list[str]:

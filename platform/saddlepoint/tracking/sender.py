@@ -157,16 +157,17 @@ class Sender(threading.Thread):
 
 
 def _refused(error: Exception) -> bool:
-    status = None
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        status = error.response.status_code
-    elif isinstance(error, MlflowException):
-        if error.error_code in REFUSALS:
-            return True
-        if match := re.search(r"failed with error code (\d+)", str(error)):
-            status = int(match[1])
-    elif not isinstance(error, OSError):
-        return isinstance(
-            error, ValueError | TypeError | LookupError | AttributeError
-        )  # met by this event alone
-    return status is not None and 400 <= status < 500 and status not in HEALTH_STATUS
+    if isinstance(error, MlflowException):
+        status = re.search(r"failed with error code (\d+)", str(error))
+        return error.error_code in REFUSALS or (status is not None and _is_refusal(int(status[1])))
+    if isinstance(error, requests.HTTPError):
+        return error.response is not None and _is_refusal(error.response.status_code)
+    if isinstance(error, OSError):
+        return False
+    return isinstance(
+        error, ValueError | TypeError | LookupError | AttributeError
+    )  # this event breaks the code
+
+
+def _is_refusal(status: int) -> bool:
+    return 400 <= status < 500 and status not in HEALTH_STATUS

@@ -48,14 +48,15 @@ class Spool:
     def append(self, event: Event) -> None:
         """Raises OSError when the disk is full; the spool then is as before."""
         line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
+        start = os.lseek(self._file, 0, os.SEEK_END)
         try:
             written = os.write(self._file, line)
             if written != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         except OSError:
-            os.ftruncate(self._file, self.size)
+            os.ftruncate(self._file, start)
             raise
-        self.size += len(line)
+        self.size = start + len(line)
 
     def events(self, start: int = 0) -> Iterator[Event]:
         for event, _ in self._read(start):

@@ -60,19 +60,13 @@ class Tracker:
         self._runs: dict[str, _Run] = {}
         try:
             self._spool = Spool(folder)
+            try:
+                self._restore(folder, experiment, sweep)
+            except BaseException:
+                self._spool.close()
+                raise
         except OSError as error:
             raise UserError(f"tracking folder {folder}: {error.strerror}") from error
-        try:
-            self.sweep = _identity(folder, sweep)
-            self._delivery = Delivery(folder, self.uri, experiment, self.sweep)
-            if self._delivery.moved and self._spool.sent:
-                self._spool.advance(0)
-            for event in self._spool.events():
-                self._apply(event)
-            self._clean(folder)
-        except BaseException:
-            self._spool.close()
-            raise
         self._sender = Sender(self._spool, self._delivery)
         self._sender.start()
 
@@ -156,6 +150,15 @@ class Tracker:
     ) -> None:
         self.close(timeout=30.0 if kind is None else 5.0)
 
+    def _restore(self, folder: Path, experiment: str, sweep: str | None) -> None:
+        self.sweep = _identity(folder, sweep)
+        self._delivery = Delivery(folder, self.uri, experiment, self.sweep)
+        if self._delivery.moved and self._spool.sent:
+            self._spool.advance(0)
+        for event in self._spool.events():
+            self._apply(event)
+        self._clean(folder)
+
     def _known(self, key: str) -> _Run:
         if key not in self._runs:
             raise ValueError(f"run {key!r} was never started")
@@ -193,7 +196,7 @@ class Tracker:
         return blob
 
     def _clean(self, folder: Path) -> None:
-        """Removes what a crash left: files that have arrived, files of which no event speaks, files half written."""
+        """Removes what a crash left: files that have arrived, of which no event speaks, or half written."""
         waiting = {event.get("blob") for event in self._spool.events(self._spool.sent)}
         for blob in self._delivery.outbox.glob("*"):
             if blob.name not in waiting:

@@ -63,7 +63,8 @@ def load_generator(folder: Path, device: torch.device | str = "cpu") -> Generato
     try:
         card = json.loads((folder / CARD).read_text())
         weights = load_file(folder / WEIGHTS, device=str(device))
-        network = build(card["network"]["factory"], card["network"]["options"]).to(device)
+        described = card["network"]
+        network = build(described["factory"], described["options"], f"{folder / CARD}: network").to(device)
         network.load_state_dict(weights)
     except FileNotFoundError as error:
         missing = Path(str(error.filename or WEIGHTS)).name

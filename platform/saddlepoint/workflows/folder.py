@@ -2,10 +2,10 @@
 
     sweeps/NAME/pipeline.yaml   the resolved pipeline
                 ledger.db       the study (unless search.ledger names a database)
-                spool.jsonl     what the tracking store is told
+                tracking/       what the tracking store is told, and how much of it has arrived
                 trials/0007/    a trial's checkpoint and its best generator
                 confirm/0002/   the same for a retraining on a fresh seed
-                sweep.log       what Ray, Optuna and MLflow had to say
+                sweep.log       what Ray and the tracking had to say
 """
 
 import fcntl
@@ -25,6 +25,7 @@ class Folder:
         self.path = path.absolute()
         self.name = path.name
         self.pipeline_file = self.path / "pipeline.yaml"
+        self.tracking = self.path / "tracking"
         self.log = self.path / "sweep.log"
 
     @classmethod

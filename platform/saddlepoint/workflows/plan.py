@@ -12,7 +12,7 @@ import torch
 
 from ..errors import UserError
 from ..search.pruners import rungs
-from ..spec import Pipeline, ResourcesSpec
+from ..spec import Pipeline, ResourcesSpec, SearchSpec, TrainingSpec
 from ..training.setup import setup
 from ..training.state import CHECKPOINT, Training
 
@@ -27,7 +27,7 @@ class Plan:
     parameters: dict[str, int]  # weights of each network
     trials: int
     rounds: int
-    rungs: list[int]  # the rounds at which trials may be pruned
+    rungs: list[int]  # the evaluations at which trials may be pruned, in rounds
     at_once: int
     retrainings: int
     round_milliseconds: float
@@ -67,7 +67,7 @@ def plan(pipeline: Pipeline) -> Plan:
         parameters=weights,
         trials=trials,
         rounds=spec.rounds,
-        rungs=rungs(search.pruner, rounds=spec.rounds, first=search.min_rounds, eta=search.eta) if search else [],
+        rungs=_decisions(search, spec) if search else [],
         at_once=at_once,
         retrainings=retrainings,
         round_milliseconds=1e3 * round_seconds,
@@ -88,6 +88,13 @@ def _side_by_side(needs: ResourcesSpec) -> int:
         raise UserError(f"resources: a trial asks for {needs.cpus} CPU and {needs.gpus:g} GPU; "
                         f"this machine has {os.cpu_count()} and {torch.cuda.device_count()}")  # fmt: skip
     return min(fits, needs.concurrency or fits)
+
+
+def _decisions(search: SearchSpec, training: TrainingSpec) -> list[int]:
+    """A rung is decided at the first evaluation that reaches it; at the end of a trial nothing is left to save."""
+    due = rungs(search.pruner, rounds=training.rounds, first=search.min_rounds, eta=search.eta)
+    evaluations = (-(-rung // training.evaluate_every) * training.evaluate_every for rung in due)
+    return sorted({round for round in evaluations if round < training.rounds})
 
 
 def _time_round(training: Training) -> float:

@@ -15,6 +15,7 @@ from ..search.records import TrialRecord
 from ..spec import Pipeline, SearchSpec
 from ..tracking.tracker import Tracker
 from ..training.setup import Setup, setup
+from ..training.state import Training
 from .folder import Folder
 from .provenance import provenance
 from .trial import work
@@ -98,13 +99,15 @@ def open_ledger(pipeline: Pipeline, folder: Folder, study: str | None = None, **
 @contextmanager
 def opened(pipeline: Pipeline, root: Path | None = None, view: View = unseen) -> Iterator[Sweep]:
     """Everything a sweep needs, checked and begun, in an order that leaves nothing behind if the input is wrong."""
-    searched(pipeline)
+    search = searched(pipeline)
     shared = setup(pipeline)
     folder = Folder.of(pipeline, root)
+    for values in ({}, search.space.defaults()):  # built here once, in memory, so that no worker finds out first
+        Training(pipeline.with_values(values), pipeline.seed, folder.path, shared)
     with folder.locked():
         folder.begin(pipeline)
         ledger = open_ledger(pipeline, folder)
-        with Tracker(folder.path, tracking_uri=None, experiment=pipeline.experiment) as tracker:
+        with Tracker(folder.tracking, tracking_uri=None, experiment=pipeline.experiment) as tracker:
             begin_parent(tracker, pipeline, shared, folder)
             try:
                 with cluster.running(log=folder.log):

@@ -29,7 +29,7 @@ def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Train
     """Trains the pipeline's own values, or goes on from the folder's checkpoint. Raises SaddleError if it diverges."""
     shared = setup(pipeline)
     key, last = "train", None
-    with Tracker(folder, tracking_uri=None, experiment=pipeline.experiment) as tracker:
+    with Tracker(folder / "tracking", tracking_uri=None, experiment=pipeline.experiment) as tracker:
         tracker.start_run(
             key,
             name=folder.name,

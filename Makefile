@@ -1,0 +1,64 @@
+# Every verb sets up what it needs. Wanted on the machine: Python 3.11 or later with pip, make, gcc.
+# Another interpreter: make demo PYTHON=python3.13
+
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+READY := .venv/ready
+CUDA := sys_platform == "linux" and platform_machine == "x86_64"
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test quick check bench ui lock clean
+
+help:
+	@echo 'make demo    in demo/: a WGAN on handwritten digits, swept, confirmed, promoted; ends with the path of a picture'
+	@echo 'make test    all tests'
+	@echo 'make quick   the tests that take seconds'
+	@echo 'make check   ruff and mypy'
+	@echo 'make bench   the tables of benchmarks/'
+	@echo 'make ui      the MLflow UI on what the demo did'
+	@echo 'make lock    requirements.lock anew, from pyproject.toml'
+	@echo 'make clean   removes the environment, the demo and all caches'
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	@mkdir -p demo
+	@cd demo && $(BIN)/saddle run digits-wgan
+
+test: $(READY)
+	$(BIN)/pytest
+
+quick: $(READY)
+	$(BIN)/pytest -m 'not slow'
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/plain_loop.py
+	$(BIN)/python benchmarks/sweep_efficiency.py
+
+ui: $(READY)
+	@mkdir -p demo
+	@cd demo && $(BIN)/saddle ui
+
+# hatchling and editables build the package in the environment itself, so that no build asks a registry again.
+lock:
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/pip install --quiet '.[dev]' hatchling editables
+	( echo '# Everything that the Makefile installs, at the versions that the tests passed with. Made by `make lock`.' && \
+	  echo "# The lines with a marker serve torch's CUDA build; a CPU build of torch runs without them." && \
+	  build/lock/bin/pip freeze --all --exclude pip --exclude saddlepoint | \
+	  sed -E '/^(cuda|nvidia)-|^triton=/ s/$$/ ; $(CUDA)/' ) > build/requirements.lock
+	mv build/requirements.lock requirements.lock
+
+clean:
+	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

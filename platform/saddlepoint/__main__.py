@@ -1,0 +1,5 @@
+"""`python -m saddlepoint` is `saddle`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,71 @@
+"""What many tests share: one thread, for bits depend on their number, and a pipeline that trains at once."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from saddlepoint.spec import Pipeline
+from saddlepoint.training.setup import Setup, setup
+
+TOY: dict[str, Any] = {
+    "name": "toy",
+    "data": {"name": "ring", "std": 0.05, "train": 500, "heldout": 300},
+    "game": {
+        "name": "wgan",
+        "structure": {"z_dim": 4, "n_critic": 2},
+        "hyperparameters": {"lr_critic": 2e-3, "lr_generator": 2e-3, "clip": 0.1},
+    },
+    "networks": {
+        "generator": {"factory": "mlp_generator", "widths": [16], "norm": "batch"},
+        "critic": {"factory": "mlp_critic", "widths": [16]},
+    },
+    "training": {
+        "rounds": 12,
+        "batch_size": 32,
+        "ema": 0.9,
+        "evaluate_every": 4,
+        "log_every": 3,
+        "device": "cpu",
+    },
+    "objective": {"metric": "emd", "samples": 100},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def toy_content() -> dict[str, Any]:
+    """The toy pipeline as plain data, to be changed at will."""
+    return deepcopy(TOY)
+
+
+@pytest.fixture(scope="session")
+def toy() -> Callable[..., Pipeline]:
+    """A WGAN on a small ring, with batch norm and moving average; `toy({"training.rounds": 6})` varies it."""
+
+    def build(values: dict[str, Any] | None = None) -> Pipeline:
+        return Pipeline.parse(TOY).with_values(values or {})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def toy_setup(toy: Callable[..., Pipeline]) -> Setup:
+    return setup(toy())
+
+
+@pytest.fixture(scope="session")
+def digits() -> Pipeline:
+    """The shipped pipeline, on the CPU."""
+    return Pipeline.load("digits-wgan", ["training.device=cpu"])
+
+
+@pytest.fixture(scope="session")
+def digits_setup(digits: Pipeline) -> Setup:
+    """Data and score of the digits; if the classifier is not in the cache yet, it is trained (some 10 s)."""
+    return setup(digits)

@@ -1,0 +1,92 @@
+"""A whole command in a process of its own: what Ctrl-C does to it, and that the terminal stays clean."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+from saddlepoint.errors import UserError
+from saddlepoint.scaling import cluster
+
+COMMAND = """
+import json, os, signal, sys, time
+from pathlib import Path
+from saddlepoint.scaling import cluster
+from saddlepoint.scaling.executor import execute
+from saddlepoint.scaling.jobs import Job, Resources
+
+folder = Path(sys.argv[1])
+
+
+def run(payload, report):
+    print("a word from the worker")
+    for step in range(10**6):
+        report({"step": step})
+        if payload == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if payload == "short":
+            return
+        time.sleep(0.05)
+
+
+class Source:
+    jobs = iter([Job(0, "short"), Job(1, "dies"), Job(2, "long"), Job(3, "long"), Job(4, "long")])
+    ended_jobs = {}
+    ready = False
+
+    def next(self):
+        return next(self.jobs, None)
+
+    def result(self, number, report):
+        if number == 3 and report["step"] == 3:
+            Path(folder / "ready").touch()
+        return False
+
+    def ended(self, number, error):
+        self.ended_jobs[number] = error and error.split(" ")[0]
+
+
+before = signal.getsignal(signal.SIGINT)
+with cluster.running(cpus=2, log=folder / "ray.log"):
+    execution = execute(
+        Source(), run, resources=Resources(), storage=folder, log=folder / "ray.log", max_restarts=0
+    )
+after = signal.getsignal(signal.SIGINT)
+print(json.dumps([execution.interrupted, execution.ended, Source.ended_jobs, after is before]))
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_jobs_unended_and_the_terminal_shows_nothing_of_ray(tmp_path):
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while command.poll() is None and not (tmp_path / "ready").exists():
+        try:
+            command.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    assert err == ""
+    lines = out.splitlines()
+    assert len(lines) == 1
+    interrupted, ended, told, restored = json.loads(lines[0])
+    assert interrupted
+    assert restored
+    assert sorted(ended) == [0, 1]
+    assert told == {"0": None, "1": "worker"}
+    assert command.returncode == 0
+    assert "RayActorError" in (tmp_path / "ray.log").read_text()  # what the terminal did not show
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "127.0.0.1:1"])
+def test_an_address_without_a_cluster_is_the_users_error(tmp_path, monkeypatch, address, capfd):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS: [^\n]*$"):
+        cluster.start(log=tmp_path / "ray.log")
+    assert capfd.readouterr() == ("", "")
