@@ -1,4 +1,4 @@
-# Every verb sets up what it needs. Wanted on the machine: Python 3.11 or later with pip, make, gcc.
+# Every verb sets up what it needs. Wanted on the machine: Python 3.11 or later with pip, and make.
 # Another interpreter: make demo PYTHON=python3.13
 
 PYTHON ?= python3

@@ -1,12 +1,12 @@
-"""The efficiency of a sweep: training seconds, summed over trials, over wall seconds x cores; the same trials three ways.
+"""The efficiency of a sweep: training seconds over (wall seconds x cores), for the same trials three ways.
 
-    saddle sweep    the whole: ledger, MLflow, pictures, Ray Tune on warm workers
-    executor        the same workers alone: a worker that is done takes the next trial
-    cold processes  Ray Tune's own way, reuse_actors=False: each trial a new process, which imports torch and loads the data
+    saddle sweep               the whole: ledger, MLflow, pictures, Ray Tune on warm workers
+    executor, warm workers     these workers alone: one that is done takes the next trial
+    Ray Tune, cold processes   reuse_actors=False: each trial a new one, which imports torch and loads the data
 
-The trials are random configurations of the pipeline digits-wgan at full length, fixed by the seed; none is pruned. A
-training's seconds are those of its rounds and evaluations; starting a process, importing, loading and waiting are not
-among them. All ways share one local Ray, whose start is no part of the wall seconds.
+The trials are random configurations of the pipeline digits-wgan, fixed by its seed; none is pruned. A
+training's seconds are those of its rounds and evaluations; starting a process, importing, loading and waiting
+are not among them. All ways share one local Ray, whose start is no part of their wall seconds.
 """
 
 import argparse
@@ -25,13 +25,14 @@ from ray import tune
 from rich.console import Console
 from rich.table import Table
 
+from saddlepoint.errors import SaddleError
 from saddlepoint.scaling.cluster import running
 from saddlepoint.scaling.executor import execute
 from saddlepoint.scaling.jobs import Job, Resources
 from saddlepoint.search.ledger import Ledger
 from saddlepoint.spec import Pipeline
 from saddlepoint.training.setup import setup
-from saddlepoint.workflows.sweep import sweep
+from saddlepoint.workflows.sweep import searched, sweep
 from saddlepoint.workflows.trial import Order, work
 
 AIM = 0.8
@@ -45,17 +46,15 @@ class Measured:
 
 
 def orders(pipeline: Pipeline, folder: Path) -> list[Order]:
-    """The trials that a sweep of this pipeline would run, in its order: the ledger's draws hang on the seed alone."""
-    search = pipeline.search
-    assert search is not None
-    rounds, sampler = pipeline.training.rounds, search.sampler
+    """The trials that a sweep of this pipeline runs: random draws of the ledger hang on the seed alone."""
+    search = searched(pipeline)
     ledger = Ledger.open(
         None,
-        "benchmark",
+        pipeline.name,
         space=search.space,
-        rounds=rounds,
-        sampler=sampler,
-        pruner="none",
+        rounds=pipeline.training.rounds,
+        sampler=search.sampler,
+        pruner=search.pruner,
         seed=pipeline.seed,
     )
     drawn = []
@@ -65,26 +64,26 @@ def orders(pipeline: Pipeline, folder: Path) -> list[Order]:
     return drawn
 
 
-def whole_sweep(pipeline: Pipeline, folder: Path) -> Measured:
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
+def whole(pipeline: Pipeline, folder: Path) -> Measured:
     folder.mkdir()
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     start = time.perf_counter()
     records = sweep(pipeline, root=folder)
     wall = time.perf_counter() - start
-    complete = sum(record.state == "complete" for record in records)
-    return Measured(wall, sum(record.attrs.get("seconds", 0.0) for record in records), complete)
+    training = sum(record.attrs.get("seconds", 0.0) for record in records)
+    return Measured(wall, training, sum(record.state == "complete" for record in records))
 
 
 @dataclass
 class Listed:
-    """A source for the executor: a list of orders, none of them ever stopped."""
+    """A source for the executor: jobs from a list, none of them ever stopped."""
 
-    waiting: list[Job]
+    jobs: list[Job]
     seconds: dict[int, float] = field(default_factory=dict)
     complete: int = 0
 
     def next(self) -> Job | None:
-        return self.waiting.pop(0) if self.waiting else None
+        return self.jobs.pop(0) if self.jobs else None
 
     def result(self, number: int, report: Mapping[str, Any]) -> bool:
         if "diverged" not in report:
@@ -94,13 +93,13 @@ class Listed:
 
     def ended(self, number: int, error: str | None) -> None:
         if error is not None:
-            raise RuntimeError(f"trial {number}: {error}")
+            raise SaddleError(f"trial {number}: {error}")
 
 
 def warm(pipeline: Pipeline, folder: Path) -> Measured:
     source = Listed([Job(number, order) for number, order in enumerate(orders(pipeline, folder))])
-    resources = Resources(cpus=pipeline.resources.cpus)
-    execution = execute(source, work, resources=resources, storage=folder / "ray", log=folder / "log")
+    needs = Resources(cpus=pipeline.resources.cpus)
+    execution = execute(source, work, resources=needs, storage=folder / "ray", log=folder / "log")
     return Measured(execution.wall, sum(source.seconds.values()), source.complete)
 
 
@@ -123,59 +122,51 @@ def cold(pipeline: Pipeline, folder: Path) -> Measured:
     start = time.perf_counter()
     results = tuner.fit()
     wall = time.perf_counter() - start
-    if results.errors:
-        raise results.errors[0]
+    for error in results.errors:
+        raise error
     last = [result.metrics or {} for result in results]
-    return Measured(wall, sum(m.get("seconds", 0.0) for m in last), sum(m.get("final", False) for m in last))
+    training = sum(metrics.get("seconds", 0.0) for metrics in last)
+    return Measured(wall, training, sum(metrics.get("final", False) for metrics in last))
 
 
-WAYS = {
-    "saddle sweep": (whole_sweep, AIM),
-    "executor, warm workers": (warm, AIM),
-    "Ray Tune, cold processes": (cold, None),
-}
+WAYS = {"saddle sweep": whole, "executor, warm workers": warm, "Ray Tune, cold processes": cold}
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--trials", type=int, default=16)
     arguments.add_argument("--rounds", type=int, help="of a trial; the pipeline's if not given")
     arguments.add_argument("--cores", type=int, default=min(2, os.cpu_count() or 1), help="one trial on each")
     asked = arguments.parse_args()
 
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Ray Tune's own table
-    changes = [
-        "search.sampler=random",
-        "search.pruner=none",
-        "training.device=cpu",
-        f"search.trials={asked.trials}",
-    ]
-    pipeline = Pipeline.load(
-        "digits-wgan", changes + ([f"training.rounds={asked.rounds}"] if asked.rounds else [])
-    )
-    setup(pipeline)  # so that the classifier behind FID, trained once a machine, is there before a clock runs
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Ray Tune has a table of its own
+    changes = ["training.device=cpu", "search.sampler=random", "search.pruner=none"]
+    changes += [f"search.trials={asked.trials}"]
+    changes += [f"training.rounds={asked.rounds}"] if asked.rounds else []
+    pipeline = Pipeline.load("digits-wgan", changes)
+    setup(pipeline)  # the classifier behind FID is trained once a machine: before any clock runs
     with tempfile.TemporaryDirectory() as place, running(cpus=asked.cores, log=Path(place) / "ray.log"):
-        measured = {
-            name: way(pipeline, Path(place) / str(at)) for at, (name, (way, _)) in enumerate(WAYS.items())
-        }
+        measured = {name: way(pipeline, Path(place) / way.__name__) for name, way in WAYS.items()}
 
     title = f"{asked.trials} trials of {pipeline.training.rounds} rounds on {asked.cores} cores"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in ("", "wall s", "training s", "efficiency", "aim", "trials a minute"):
-        table.add_column(column, justify="left" if column == "" else "right")
-    for name, (_, aim) in WAYS.items():
-        m = measured[name]
+    table.add_column(no_wrap=True)
+    for column in ("wall s", "training s", "efficiency", "aim", "trials a minute"):
+        table.add_column(column, justify="right")
+    for name, m in measured.items():
         efficiency, pace = m.training / (m.wall * asked.cores), 60 * asked.trials / m.wall
-        aimed = "" if aim is None else f">= {aim}"
-        table.add_row(name, f"{m.wall:.0f}", f"{m.training:.0f}", f"{efficiency:.2f}", aimed, f"{pace:.1f}")
+        aim = "" if WAYS[name] is cold else f">= {AIM}"
+        table.add_row(name, f"{m.wall:.0f}", f"{m.training:.0f}", f"{efficiency:.2f}", aim, f"{pace:.1f}")
     console = Console(highlight=False)
     console.print(table)
-    ended = ", ".join(f"{m.complete} of {asked.trials}" for m in measured.values())
-    console.print(
-        f"Efficiency: training s over (wall s x cores). Trained to their end, each way: {ended}; the others diverged.\n"
-        f"Python {platform.python_version()}, torch {torch.__version__}, ray {ray.__version__}, {platform.machine()}.",
-        soft_wrap=True,
+    ended = ", ".join(str(m.complete) for m in measured.values())
+    versions = f"torch {torch.__version__}, ray {ray.__version__}"
+    notes = (
+        "Efficiency: training s over (wall s x cores).",
+        f"Trained to their end: {ended} of {asked.trials}; the others diverged.",
+        f"Python {platform.python_version()}, {versions}, {platform.machine()}.",
     )
+    console.print(*notes, sep="\n", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from saddlepoint.errors import UserError
 from saddlepoint.spec import Pipeline
 from saddlepoint.training.setup import Setup, setup
 
@@ -31,6 +33,17 @@ TOY: dict[str, Any] = {
     },
     "objective": {"metric": "emd", "samples": 100},
 }
+SEARCH: dict[str, Any] = {
+    "space": {
+        "game": "wgan",
+        "parameters": {
+            "clip": {"type": "log_float", "low": 0.01, "high": 0.2, "default": 0.1},
+            "n_critic": {"type": "choice", "choices": [1, 2], "default": 2},
+            "training.batch_size": {"type": "int", "low": 16, "high": 64, "default": 32},
+        },
+    },
+    "trials": 5,
+}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,8 +53,39 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def toy_content() -> dict[str, Any]:
-    """The toy pipeline as plain data, to be changed at will."""
-    return deepcopy(TOY)
+    """The toy pipeline with a search, as plain data, to be changed at will."""
+    return deepcopy(TOY | {"search": SEARCH})
+
+
+@pytest.fixture
+def changed(toy_content: dict[str, Any]) -> Callable[[str, Any], dict[str, Any]]:
+    """`changed("training/rounds", 3)`: the toy pipeline's content with one value another; None removes it."""
+
+    def change(path: str, value: Any) -> dict[str, Any]:
+        content, (*way, last) = deepcopy(toy_content), path.split("/")
+        node = content
+        for part in way:
+            node = node.setdefault(part, {})
+        if value is None:
+            del node[last]
+        else:
+            node[last] = value
+        return content
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def refusal() -> Callable[[Callable[[], object]], str]:
+    """`refusal(lambda: ...)`: what is said to the user, in one line, whose input is refused."""
+
+    def said(build: Callable[[], object]) -> str:
+        with pytest.raises(UserError) as error:
+            build()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    return said
 
 
 @pytest.fixture(scope="session")

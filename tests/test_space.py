@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from saddlepoint.errors import UserError
 from saddlepoint.space import Space
 from saddlepoint.validation import Strict, checked, parse_yaml, read_yaml

@@ -11,8 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
-from functools import cache
+from dataclasses import MISSING, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
@@ -296,13 +295,13 @@ def _names(kind: type[Any]) -> list[str]:
     return list(kind._fields) if hasattr(kind, "_fields") else [field.name for field in fields(kind)]
 
 
-@cache
 def _model(kind: type[Any]) -> type[Strict]:
+    """A validating model with the fields of a Structure or of Hyperparameters, their annotations and defaults."""
     hints = get_type_hints(kind, include_extras=True)
     if hasattr(kind, "_fields"):
         defaults = dict(kind._field_defaults)
     else:
-        defaults = {field.name: field.default for field in fields(kind)}
+        defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
     shape: Any = {name: (hints[name], defaults.get(name, ...)) for name in _names(kind)}
     model: type[Strict] = create_model(kind.__name__, __base__=_Exact, **shape)
     return model

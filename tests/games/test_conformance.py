@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
 from saddlepoint import games, networks
 from saddlepoint.games import Batch, Game, Nets
 from saddlepoint.training.plain import Plain
 from saddlepoint.training.sentinel import Diverged, Sentinel
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 NETWORKS = {
     "gan": {"generator": "mlp_generator", "discriminator": "mlp_critic"},

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from scipy import integrate, stats
+from torch import Tensor, nn
+
 from saddlepoint.games import Batch, Nets, gan
 from saddlepoint.training.plain import Plain
 from saddlepoint.training.state import decay
-from scipy import integrate, stats
-from torch import Tensor, nn
 
 H = gan.Hyperparameters()
 LOSSES = [gan.minimax, gan.non_saturating]

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from saddlepoint.games import Batch, Game, Nets, wgan
 from saddlepoint.training.plain import Plain
-from torch import Tensor, nn
 
 H = wgan.Hyperparameters()
 QUANTILES = torch.special.ndtri((torch.arange(20_000) + 0.5) / 20_000)[:, None]  # N(0, 1), nothing drawn

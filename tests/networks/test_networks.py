@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from saddlepoint import networks
 from saddlepoint.errors import UserError
-from torch import nn
 
 FACTS: dict[str, Any] = {"z_dim": 5, "sample_shape": [1, 8, 8], "classes": 10}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import ray
+
 from saddlepoint.errors import UserError
 from saddlepoint.scaling import cluster
 from saddlepoint.scaling.executor import execute
@@ -94,7 +95,7 @@ def executed(log, folder, kinds, *, concurrency=None, max_restarts=3, **options)
     return source, execution
 
 
-KINDS = ["plain", "raises", "plain", "stopped", "closes_slowly", "works", "dies_once", "plain", "plain", "plain"]
+KINDS = ["plain", "raises", "plain", "stopped", "closes_slowly", "works", "dies_once", *["plain"] * 3]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from saddlepoint.errors import UserError
 from saddlepoint.training.batches import Batches
 

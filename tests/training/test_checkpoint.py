@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from saddlepoint.errors import SaddleError
 from saddlepoint.spec import Pipeline
 from saddlepoint.training import checkpoint

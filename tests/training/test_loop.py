@@ -1,14 +1,20 @@
 """The loop: when it reports, what it reports, which generator it keeps, and that strange noise judges it."""
 
+import math
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+
 from saddlepoint.spec import Pipeline
+from saddlepoint.training import loop
 from saddlepoint.training.generator import load_generator
 from saddlepoint.training.loop import Report, train
+from saddlepoint.training.sentinel import Diverged
 from saddlepoint.training.setup import Setup
 from saddlepoint.training.state import CHECKPOINT, Training
 
@@ -86,18 +92,44 @@ def test_a_seed_repeats_and_another_differs(toy: Toy, toy_setup: Setup, tmp_path
 def test_pictures_come_with_every_evaluation_from_the_same_noise(
     toy: Toy, toy_setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = []
-    samples = Training.samples
+    looks: list[torch.Tensor] = []
 
-    def watch(self: Training, n: int, purpose: str, *more: object) -> torch.Tensor:
-        drawn.append(purpose)
-        return samples(self, n, purpose, *more)  # type: ignore[arg-type]
+    class Look(nn.Module):
+        """Generates its noise, so that a picture shows which noise it was."""
 
-    monkeypatch.setattr(Training, "samples", watch)
-    told = reports(toy(), tmp_path, toy_setup)
-    assert [set(report.pictures) for report in told] == [{"samples"}] * 3 + [set()]
-    assert all(report.pictures["samples"].startswith(b"\x89PNG") for report in told[:-1])
-    assert drawn == ["score", "look"] * 3 + ["final"]
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return z[:, :2]
+
+    def keep(samples: torch.Tensor, data: torch.Tensor) -> bytes:
+        looks.append(samples)
+        return b"PNG"
+
+    monkeypatch.setattr(loop, "picture", keep)
+    monkeypatch.setattr(Training, "generator", Look())
+    monkeypatch.setattr(loop, "save_generator", lambda *_: None)
+    for seed in (0, 1):  # whatever the seed: so that the pictures of different trials can be compared
+        told = list(islice(train(toy(), seed=seed, folder=tmp_path / str(seed), shared=toy_setup), 3))
+        assert [report.pictures for report in told] == [{"samples": b"PNG"}] * 3
+    assert len(looks) == 6
+    assert all(torch.equal(look, looks[0]) for look in looks)
+    assert len(torch.unique(looks[0], dim=0)) == 2000
+
+
+def test_the_final_report_has_no_picture_and_the_others_have_a_png(
+    toy: Toy, toy_setup: Setup, tmp_path: Path
+) -> None:
+    *evaluations, final = reports(toy(), tmp_path, toy_setup)
+    assert final.pictures == {}
+    assert all(report.pictures["samples"].startswith(b"\x89PNG") for report in evaluations)
+
+
+def test_an_objective_that_is_no_number_ends_the_run(
+    toy: Toy, toy_setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = toy_setup.scorer.score
+    monkeypatch.setattr(toy_setup.scorer, "score", lambda *args: score(*args) | {"emd": math.nan})
+    with pytest.raises(Diverged, match=r"^emd is nan by round 4$"):
+        reports(toy(), tmp_path, toy_setup)
 
 
 def test_the_checkpoint_is_written_only_after_its_report_was_taken(

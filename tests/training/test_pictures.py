@@ -5,6 +5,7 @@ import io
 import numpy as np
 import torch
 from PIL import Image
+
 from saddlepoint.training.pictures import SIDE, grid, picture, scatter
 
 

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
 from saddlepoint.games import Batch, Game, Nets, Optimizer, Player, normal, wgan
 from saddlepoint.networks.mlp import Critic, Generator
 from saddlepoint.training.plain import Plain
-from torch import Tensor, nn
-from torch.optim import SGD
 
 RATE = 0.25
 

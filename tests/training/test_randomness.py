@@ -3,6 +3,7 @@
 import hashlib
 
 import torch
+
 from saddlepoint.training.randomness import derive, stream
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from saddlepoint.errors import UserError
 from saddlepoint.spec import Pipeline
 from saddlepoint.training import checkpoint

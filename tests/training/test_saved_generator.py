@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from saddlepoint import __version__, networks
 from saddlepoint.errors import UserError
 from saddlepoint.training.generator import CARD, WEIGHTS, Generator, describe, load_generator, save_generator
-from torch import nn
 
 OPTIONS: dict[str, Any] = {"z_dim": 3, "sample_shape": [1, 8, 8], "widths": [16], "norm": "batch"}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from saddlepoint.spec import Pipeline
 from saddlepoint.training.loop import train
 from saddlepoint.training.sentinel import Diverged, Sentinel

@@ -1,4 +1,4 @@
-"""From a pipeline to things: what cannot fit is said before a round is played, and looking changes nothing."""
+"""From a pipeline to things: what cannot fit is said before a round is played; looking changes nothing."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from saddlepoint import networks
 from saddlepoint.errors import UserError
 from saddlepoint.spec import Pipeline

@@ -156,7 +156,7 @@ def test_plan_prints_what_would_run_and_starts_nothing(
     assert saddle(monkeypatch, "plan", "digits-wgan", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["trials"] == 20
-    assert plan["rungs"] == [300, 900]  # 2100 / 9 and 2100 / 3, each at the next evaluation
+    assert plan["rungs"] == [200, 600]
     assert plan["retrainings"] == 9
     assert plan["parameters"] == {"critic": 64 * 128 + 128 + 128 * 128 + 128 + 128 + 1,
                                   "generator": 64 * 128 + 128 + 128 * 128 + 128 + 128 * 64 + 64}  # fmt: skip

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -25,24 +27,15 @@ def start(*, cpus: int | None = None, log: Path) -> None:
         return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     address = os.environ.get("RAY_ADDRESS")
-    if address and address.startswith("ray://"):
-        raise UserError(
-            f"RAY_ADDRESS: {address!r} is a Ray Client's; right is HOST:PORT, from inside the cluster"
-        )
-    local = (
-        {}
-        if address
-        else {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-    )
+    options: dict[str, Any] = {"address": address or "local"}
+    if not address:
+        options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+    elif address != "auto":
+        _check(address)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of changes to come in Ray's API
         try:
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                **local,
-            )
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
         except ConnectionError as error:
             raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: {_line(error)}") from None
         except RuntimeError as error:
@@ -82,6 +75,20 @@ def redirect(log: Path) -> None:
     )  # it misses Tune's result files, which we forgo
     # What Ray has to say of lost workers it prints, and has no switch for that.
     ray._private.worker.print_to_stdstream = lambda data, **_: logger.warning("\n".join(data["lines"]))
+
+
+def _check(address: str) -> None:
+    """Ray itself would wait for minutes for a cluster that is not there."""
+    host, _, port = address.rpartition(":")
+    if "//" in address or not port.isdigit():
+        raise UserError(
+            f"RAY_ADDRESS: {address!r} should be HOST:PORT of a cluster's head, as seen from inside"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: {reason}") from None
 
 
 def _line(error: Exception) -> str:

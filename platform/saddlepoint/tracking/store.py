@@ -90,6 +90,9 @@ def connect(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces of language models
+
+
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     """Gets or makes the experiment; artifacts lie beside a local database, whatever the working folder is.
 
@@ -101,7 +104,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         path = database(uri)
         place = _artifacts(path) + "/" + re.sub(r"[^\w.-]+", "-", name) if path else None
         try:
-            return str(client.create_experiment(name, artifact_location=place))
+            return str(client.create_experiment(name, artifact_location=place, tags=TRAINING))
         except MlflowException:
             experiment = client.get_experiment_by_name(name)  # another process was faster
             if experiment is None:

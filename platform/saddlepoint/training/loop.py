@@ -77,8 +77,9 @@ def _evaluate(pipeline: Pipeline, run: Training) -> Report:
     dataset, scorer = run.shared.dataset, run.shared.scorer
     samples = run.samples(scorer.samples, "score")
     run.watch(samples)
-    cheap = [name for name in scorer.metrics if METRICS[name].cost == "cheap"]
+    cheap = [name for name in scorer.metrics if METRICS[name].cost == "cheap" and not METRICS[name].per_class]
     metrics = scorer.score(samples, list(dict.fromkeys([run.metric.name, *cheap])))
+    run.sentinel.see_logs(run.round, {run.metric.name: metrics[run.metric.name]})
     if run.improves(metrics[run.metric.name]):
         card = describe(
             network_arguments(pipeline, dataset)[run.game.generator],
@@ -92,7 +93,10 @@ def _evaluate(pipeline: Pipeline, run: Training) -> Report:
             },
         )
         save_generator(run.folder, run.generator, card)
-    look = picture(run.samples(64 if dataset.kind == "image" else 2000, "look"), dataset.heldout)
+    seen = run.samples(
+        64 if dataset.kind == "image" else 2000, "look", seed=0
+    )  # the same z in every training
+    look = picture(seen, dataset.heldout)
     return _report(run, metrics, {} if look is None else {"samples": look})
 
 

@@ -1,7 +1,6 @@
 """The whole state of one training, and its verbs: play a round, evaluate, save, load."""
 
 import copy
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,13 +105,18 @@ class Training:
         return trace
 
     @torch.no_grad()
-    def samples(self, n: int, purpose: str, generator: nn.Module | None = None) -> Tensor:
-        """n samples (n, *X), of the judged generator if none is given. One purpose has one noise, always."""
+    def samples(
+        self, n: int, purpose: str, generator: nn.Module | None = None, seed: int | None = None
+    ) -> Tensor:
+        """n samples (n, *X), of the judged generator if none is given.
+
+        A purpose has the same noise at every round: that of this training's seed, or of the seed given.
+        """
         network = self.generator if generator is None else generator
         was_training = network.training
         network.eval()
         nets = Nets({**self.plain.networks, self.game.generator: network})
-        rng = stream(self.seed, purpose, device=self.shared.device)
+        rng = stream(self.seed if seed is None else seed, purpose, device=self.shared.device)
         parts = [self.game.sample(nets, self.game.noise(min(512, n - at), rng)) for at in range(0, n, 512)]
         network.train(was_training)
         return torch.cat(parts)
@@ -123,9 +127,8 @@ class Training:
         self.sentinel.see_samples(self.round, samples)
 
     def improves(self, value: float) -> bool:
-        """Whether `value` is the best so far; if so it is remembered. Any number is better than NaN."""
-        best = math.nan if self.best is None else self.best["value"]
-        if self.best is not None and not (math.isnan(best) or self.metric.is_better(value, best)):
+        """Whether `value` is the best so far; if so it is remembered as such."""
+        if self.best is not None and not self.metric.is_better(value, self.best["value"]):
             return False
         self.best = {"value": value, "round": self.round}
         return True

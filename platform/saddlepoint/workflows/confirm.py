@@ -85,7 +85,8 @@ def _as_metrics(result: Confirmation) -> dict[str, float]:
     for place, candidate in enumerate(result.candidates, start=1):
         prefix = "confirm/defaults" if candidate.name == DEFAULTS else f"confirm/top{place}"
         for name in candidate.scores[0] if candidate.scores else ():
-            logged[f"{prefix}/{name}"] = candidate.mean(name)
+            if name in METRICS:  # the shares of single classes are told by the runs themselves
+                logged[f"{prefix}/{name}"] = candidate.mean(name)
     return logged
 
 

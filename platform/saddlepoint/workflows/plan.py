@@ -99,15 +99,17 @@ def _decisions(search: SearchSpec, training: TrainingSpec) -> list[int]:
 
 def _time_round(training: Training) -> float:
     """Seconds of one round. A diverging configuration is the sentinel's business, not the plan's."""
-    synchronise = torch.cuda.synchronize if training.shared.device.type == "cuda" else lambda: None
-    for _ in range(WARM):
-        training.play()
-    synchronise()
-    start = time.perf_counter()
-    for _ in range(TIMED):
-        training.play()
-    synchronise()
-    return (time.perf_counter() - start) / TIMED
+
+    def play(rounds: int) -> float:
+        start = time.perf_counter()
+        for _ in range(rounds):
+            training.play()
+        if training.shared.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    play(WARM)
+    return play(TIMED) / TIMED
 
 
 def _peak_megabytes(device: torch.device) -> float:

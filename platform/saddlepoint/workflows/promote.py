@@ -14,7 +14,8 @@ from ..tracking.store import KEY_TAG, SWEEP_TAG
 from ..training.generator import Generator, load_generator
 from ..training.setup import Setup
 from .confirm import Candidate, Confirmation
-from .sweep import Sweep, protocol_tags
+from .provenance import protocol_tags
+from .sweep import Sweep
 
 DRAWS = 5  # independent sets of samples behind each of the two numbers
 

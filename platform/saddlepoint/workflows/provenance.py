@@ -5,6 +5,8 @@ import subprocess
 from importlib.metadata import version
 
 from .. import __version__
+from ..spec import Pipeline
+from ..training.setup import Setup
 
 
 def git_commit() -> str:
@@ -31,3 +33,14 @@ def provenance() -> dict[str, str]:
         "saddle.python": platform.python_version(),
         "saddle.packages": " ".join(f"{name}=={number}" for name, number in packages.items()),
     }
+
+
+def protocol_tags(shared: Setup) -> dict[str, str]:
+    """Under which data, n and extractor a score was taken: only scores with equal ones may be compared."""
+    return {f"saddle.protocol.{name}": str(value) for name, value in shared.scorer.protocol.items()}
+
+
+def run_tags(pipeline: Pipeline, shared: Setup) -> dict[str, str]:
+    metric = pipeline.objective.metric
+    floor = {f"saddle.floor.{name}": f"{value:.4g}" for name, value in shared.scorer.floor([metric]).items()}
+    return {**provenance(), **protocol_tags(shared), **floor}

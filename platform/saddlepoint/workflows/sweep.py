@@ -9,7 +9,8 @@ from typing import Any
 from ..errors import SaddleError, UserError
 from ..metrics.catalogue import METRICS
 from ..scaling import cluster
-from ..scaling.executor import Resources, execute
+from ..scaling.executor import execute
+from ..scaling.jobs import Resources
 from ..search.ledger import Ledger
 from ..search.records import TrialRecord
 from ..spec import Pipeline, SearchSpec
@@ -17,7 +18,7 @@ from ..tracking.tracker import Tracker
 from ..training.setup import Setup, setup
 from ..training.state import Training
 from .folder import Folder
-from .provenance import provenance
+from .provenance import run_tags
 from .trial import work
 from .trials import Trials
 
@@ -42,6 +43,7 @@ class Sweep:
     ledger: Ledger
     tracker: Tracker
     view: View
+    tags: dict[str, str]  # of every run: which code, which data, which extractor, and what real data scores
 
     @property
     def search(self) -> SearchSpec:
@@ -53,7 +55,15 @@ class Sweep:
 
     def run(self, ledger: Ledger, *, kind: str, limit: int) -> Trials:
         """Lets Ray Tune work through a ledger. Raises Interrupted after Ctrl-C."""
-        trials = Trials(self.pipeline, ledger, self.tracker, self.folder, kind=kind, limit=limit)
+        trials = Trials(
+            self.pipeline,
+            ledger,
+            self.tracker,
+            self.folder,
+            kind=kind,
+            limit=limit,
+            tags=self.tags,
+        )
         needs = self.pipeline.resources
         with self.view(trials):
             execution = execute(
@@ -108,10 +118,11 @@ def opened(pipeline: Pipeline, root: Path | None = None, view: View = unseen) ->
         folder.begin(pipeline)
         ledger = open_ledger(pipeline, folder)
         with Tracker(folder.tracking, tracking_uri=None, experiment=pipeline.experiment) as tracker:
-            begin_parent(tracker, pipeline, shared, folder)
+            at = Sweep(pipeline, folder, shared, ledger, tracker, view, run_tags(pipeline, shared))
+            begin_parent(at)
             try:
                 with cluster.running(log=folder.log):
-                    yield Sweep(pipeline, folder, shared, ledger, tracker, view)
+                    yield at
             except Interrupted:
                 tracker.finish("sweep", "KILLED")
                 raise
@@ -121,21 +132,12 @@ def opened(pipeline: Pipeline, root: Path | None = None, view: View = unseen) ->
             tracker.finish("sweep", "FINISHED")
 
 
-def begin_parent(tracker: Tracker, pipeline: Pipeline, shared: Setup, folder: Folder) -> None:
+def begin_parent(at: Sweep) -> None:
     """The parent run: the resolved pipeline, the data's and the score's identity, and what a perfect sampler scores."""
-    tracker.start_run(
-        "sweep",
-        name=folder.name,
-        params=pipeline.flat(),
-        tags={"saddle.kind": "sweep", "saddle.pipeline": pipeline.fingerprint(), **protocol_tags(shared), **provenance()},
-    )
-    tracker.artifact("sweep", "pipeline.yaml", pipeline.yaml())
-    tracker.log("sweep", 0, {f"floor/{name}": value for name, value in shared.scorer.floor().items()})
-
-
-def protocol_tags(shared: Setup) -> dict[str, str]:
-    """Under which data, n and extractor a score was taken: only scores with equal ones may be compared."""
-    return {f"saddle.protocol.{name}": str(value) for name, value in shared.scorer.protocol.items()}
+    tags = {"saddle.kind": "sweep", "saddle.pipeline": at.pipeline.fingerprint()}
+    at.tracker.start_run("sweep", name=at.folder.name, params=at.pipeline.flat(), tags=tags | at.tags)
+    at.tracker.artifact("sweep", "pipeline.yaml", at.pipeline.yaml())
+    at.tracker.log("sweep", 0, {f"floor/{name}": value for name, value in at.shared.scorer.floor().items()})
 
 
 def sweep(pipeline: Pipeline, *, root: Path | None = None, view: View = unseen) -> list[TrialRecord]:

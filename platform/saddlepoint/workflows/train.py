@@ -11,7 +11,7 @@ from ..tracking.tracker import Tracker
 from ..training.loop import Report, train
 from ..training.sentinel import Diverged
 from ..training.setup import setup
-from .provenance import provenance
+from .provenance import run_tags
 
 Progress = Callable[[Pipeline], AbstractContextManager[Callable[[Report], None]]]
 
@@ -34,7 +34,7 @@ def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Train
             key,
             name=folder.name,
             params=pipeline.parameters(),
-            tags={"saddle.kind": "train", "saddle.data": shared.dataset.fingerprint, **provenance()},
+            tags={"saddle.kind": "train", **run_tags(pipeline, shared)},
         )
         tracker.artifact(key, "pipeline.yaml", pipeline.yaml())
         try:
@@ -61,13 +61,18 @@ def _outcome(error: BaseException) -> str:
 
 
 def log_report(tracker: Tracker, key: str, report: Report) -> None:
-    """The logs at their rounds, the scores at the report's; the final scores one step later, named `final/...`."""
+    """The logs at their rounds, the scores at the report's; the final ones one step later, in groups of their own."""
     for round, logs in report.trace:
         tracker.log(key, round, logs)
     if report.final:
-        final = {f"final/{name}": value for name, value in report.metrics.items()}
-        tracker.log(key, report.round + 1, final | {"final/best_round": report.best_round})
+        scores = {_grouped(name): value for name, value in report.metrics.items()}
+        tracker.log(key, report.round + 1, scores | {"final/best_round": report.best_round})
     else:
         tracker.log(key, report.round, report.metrics | {"seconds": report.seconds})
     for name, png in report.pictures.items():
         tracker.picture(key, name, report.round, png)
+
+
+def _grouped(name: str) -> str:
+    """Where MLflow's UI shows a final score: it makes a section of what stands before the slash."""
+    return f"final classes/{name}" if name.startswith("class_share_") else f"final/{name}"

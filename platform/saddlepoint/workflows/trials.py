@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..metrics.catalogue import METRICS
-from ..scaling.executor import Job
+from ..scaling.jobs import Job
 from ..search.ledger import Ledger
 from ..search.records import Outcome
 from ..spec import Pipeline
-from ..tracking.tracker import Tracker
+from ..tracking.tracker import Status, Tracker
 from ..training.loop import Report
 from ..training.state import CHECKPOINT
 from .folder import Folder
 from .train import log_report
 from .trial import Order
 
-STATUS = {
+STATUS: dict[Outcome, Status] = {
     Outcome.COMPLETE: "FINISHED",
     Outcome.PRUNED: "KILLED",
     Outcome.DIVERGED: "FAILED",
@@ -48,14 +48,23 @@ class Row:
 class Trials:
     """The source from which the executor takes its jobs: the trials of a search, or the retrainings of a confirmation.
 
-    kind: "trial" or "confirm"; names folders and runs. limit: how many trials there shall be in all.
+    kind: "trial" or "confirm"; names folders and runs. limit: how many trials there shall be in all. tags: of
+    every run.
     """
 
     def __init__(
-        self, pipeline: Pipeline, ledger: Ledger, tracker: Tracker, folder: Folder, *, kind: str, limit: int
+        self,
+        pipeline: Pipeline,
+        ledger: Ledger,
+        tracker: Tracker,
+        folder: Folder,
+        *,
+        kind: str,
+        limit: int,
+        tags: Mapping[str, str],
     ) -> None:
         self.pipeline, self.ledger, self.tracker, self.folder = pipeline, ledger, tracker, folder
-        self.kind, self.limit = kind, limit
+        self.kind, self.limit, self.tags = kind, limit, tags
         self.metric = METRICS[pipeline.objective.metric]
         self.rows: dict[int, Row] = {}
         self._ends: dict[int, tuple[Outcome, float | None, str | None]] = {}
@@ -71,10 +80,10 @@ class Trials:
         trial = self.pipeline.with_values(suggestion.values)
         self.tracker.start_run(
             self.key(number),
-            name=f"{self.folder.name}/{self.key(number)}",
+            name=self.key(number),
             parent="sweep",
             params=trial.model_copy(update={"seed": suggestion.seed}).parameters(),
-            tags={"saddle.kind": self.kind, "saddle.trial": str(number)},
+            tags={"saddle.kind": self.kind, "saddle.trial": str(number), **self.tags},
         )
         self.rows[number] = Row(number, dict(suggestion.values))
         order = Order(trial.content(), suggestion.seed, str(self.folder.trial(self.kind, number)))
