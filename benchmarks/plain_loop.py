@@ -61,9 +61,7 @@ class PlainLoop:
         self.h, self.structure = pipeline.hyperparameters(), pipeline.structure()
         self.generator, self.critic = networks["generator"], networks["critic"]
         dataset = TensorDataset(x) if y is None else TensorDataset(x, y)
-        self.loader = DataLoader(
-            dataset, batch_size=pipeline.training.batch_size, shuffle=True, drop_last=True
-        )
+        self.loader = DataLoader(dataset, batch_size=pipeline.training.batch_size, shuffle=True, drop_last=True)
         self.optimizers: Mapping[str, Optimizer] = {
             "critic": RMSprop(self.critic.parameters(), lr=self.h.lr_critic),
             "generator": RMSprop(self.generator.parameters(), lr=self.h.lr_generator),
@@ -147,9 +145,7 @@ def main() -> None:
     }
     for way in ways.values():
         milliseconds(way, WARM)
-    turns = [
-        {name: milliseconds(way, asked.rounds) for name, way in ways.items()} for _ in range(asked.turns)
-    ]
+    turns = [{name: milliseconds(way, asked.rounds) for name, way in ways.items()} for _ in range(asked.turns)]
     check(ways)
 
     title = "A round: 5 critic moves and 1 generator move"

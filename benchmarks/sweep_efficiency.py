@@ -2,7 +2,7 @@
 
     saddle sweep               the whole: ledger, MLflow, pictures, Ray Tune on warm workers
     executor, warm workers     these workers alone: one that is done takes the next trial
-    Ray Tune, cold processes   reuse_actors=False: each trial a new one, which imports torch and loads the data
+    Ray Tune, cold processes   reuse_actors=False: each trial a new one, which imports torch, loads the data
 
 The trials are random configurations of the pipeline digits-wgan, fixed by its seed; none is pruned. A
 training's seconds are those of its rounds and evaluations; starting a process, importing, loading and waiting
@@ -151,7 +151,7 @@ def main() -> None:
     title = f"{asked.trials} trials of {pipeline.training.rounds} rounds on {asked.cores} cores"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column(no_wrap=True)
-    for column in ("wall s", "training s", "efficiency", "aim", "trials a minute"):
+    for column in ("wall s", "training s", "efficiency", "aim", "trials/min"):
         table.add_column(column, justify="right")
     for name, m in measured.items():
         efficiency, pace = m.training / (m.wall * asked.cores), 60 * asked.trials / m.wall

@@ -52,9 +52,7 @@ def imported(inside: str, source: str) -> Iterator[str]:
             case ast.ImportFrom(module=module, names=names, level=level):
                 base = package[: len(package) - level + 1] if level else []
                 yield from (".".join([*base, *([module] if module else []), alias.name]) for alias in names)
-            case ast.Call(
-                func=ast.Name(id=name) | ast.Attribute(attr=name), args=[ast.Constant(value=str(path)), *_]
-            ):
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=[ast.Constant(value=str(path)), *_]):
                 if name in ("import_module", "__import__"):
                     yield f"saddlepoint{path}" if path.startswith(".") else path
 
@@ -77,13 +75,9 @@ def violations(inside: str, source: str) -> list[str]:
             found.append(f"{inside}: imports {name}, which is on no floor")
         elif FLOOR[other] >= FLOOR[room]:
             found.append(f"{inside}: {room} imports {other}, which does not lie below it")
-    for node in ast.walk(
-        ast.parse(source)
-    ):  # `import saddlepoint` is for its version; its front opens every room
+    for node in ast.walk(ast.parse(source)):  # `import saddlepoint` is for its version; its front opens every room
         match node:
-            case ast.Attribute(value=ast.Name(id="saddlepoint"), attr=attribute) if (
-                attribute != "__version__"
-            ):
+            case ast.Attribute(value=ast.Name(id="saddlepoint"), attr=attribute) if attribute != "__version__":
                 if attribute not in FLOOR or FLOOR[attribute] >= FLOOR[room]:
                     found.append(f"{inside}: reaches saddlepoint.{attribute} through the front")
     return found

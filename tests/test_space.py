@@ -196,8 +196,7 @@ def test_paths_name_only_keys_that_the_user_wrote():
     with pytest.raises(UserError) as caught:
         checked(Outer, {"parts": ["x", {"size": "many"}], "inner": {"size": 1}}, "f")
     assert (
-        str(caught.value)
-        == "f: parts.1.size: 'many' should be a valid integer, unable to parse string as an integer"
+        str(caught.value) == "f: parts.1.size: 'many' should be a valid integer, unable to parse string as an integer"
     )
     with pytest.raises(UserError, match=r"^f: inner: 'sice' is not known; did you mean 'size'\?$"):
         checked(Outer, {"parts": [], "inner": {"sice": 1}}, "f")

@@ -35,9 +35,7 @@ def test_the_shipped_digits_are_the_papers_game_with_the_searched_space() -> Non
     assert pipeline.objective.metric == "fid"
 
 
-def test_a_file_by_path_finds_a_space_beside_it(
-    toy_content: Content, tmp_path: Path, changed: Changed
-) -> None:
+def test_a_file_by_path_finds_a_space_beside_it(toy_content: Content, tmp_path: Path, changed: Changed) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed("search/space", "spaces/own.yaml")))
     (tmp_path / "spaces").mkdir()
     (tmp_path / "spaces" / "own.yaml").write_text(yaml.safe_dump(toy_content["search"]["space"]))
@@ -176,8 +174,7 @@ def test_a_pipeline_that_is_not_there(tmp_path: Path, refusal: Refusal) -> None:
         (
             "networks/critic/factory",
             "no_such_module:Net",
-            "networks.critic.factory: 'no_such_module:Net': there is no module 'no_such_module', here"
-            " or installed",
+            "networks.critic.factory: 'no_such_module:Net': there is no module 'no_such_module', here or installed",
         ),
         ("networks/critic/factory", None, "pipeline: networks.critic.factory: is missing"),
         ("training/batch_size", 0, "pipeline: training.batch_size: 0 should be greater than or equal to 1"),

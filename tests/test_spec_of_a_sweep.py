@@ -54,8 +54,7 @@ Toy = Callable[..., Pipeline]
         (
             "parameters/resources.cpus",
             {"type": "fixed", "value": 2},
-            "search.space.parameters.resources.cpus: cannot be searched; a path leads into game, "
-            "networks or training",
+            "search.space.parameters.resources.cpus: cannot be searched; a path leads into game, networks or training",
         ),
         ("game", "gan", "search.space: is for the game 'gan', but game.name is 'wgan'"),
     ],
@@ -101,9 +100,7 @@ def test_a_trial_is_the_pipeline_with_other_values(toy_content: Content) -> None
         ({"game.structure.n_critic": 0}, "game.structure: n_critic: 0 should be greater than or equal to 1"),
     ],
 )
-def test_values_that_a_trial_cannot_take(
-    values: Content, message: str, toy_content: Content, refusal: Refusal
-) -> None:
+def test_values_that_a_trial_cannot_take(values: Content, message: str, toy_content: Content, refusal: Refusal) -> None:
     assert refusal(lambda: Pipeline.parse(toy_content).with_values(values)) == message
 
 

@@ -1,9 +1,9 @@
 """Saddlepoint searches, scales, compares and promotes adversarial models.
 
-    from saddlepoint import Pipeline, load_generator, sweep
+from saddlepoint import Pipeline, load_generator, sweep
 
-    records = sweep(Pipeline.load("digits-wgan", ["search.trials=8"]))
-    digits = load_generator("models:/digits-generator@champion").sample(64)
+records = sweep(Pipeline.load("digits-wgan", ["search.trials=8"]))
+digits = load_generator("models:/digits-generator@champion").sample(64)
 """
 
 from importlib import import_module

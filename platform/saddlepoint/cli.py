@@ -60,7 +60,9 @@ def print_json(result: Any) -> None:
 
 
 @app.command()
-def run(pipeline: PipelineArgument, set_: Set = None, seed: Seed = None, trials: Trials = None, json: Json = False) -> None:
+def run(
+    pipeline: PipelineArgument, set_: Set = None, seed: Seed = None, trials: Trials = None, json: Json = False
+) -> None:
     """The whole: sweep, confirm, promote, and a picture from the promoted generator. Repeat it after any crash."""
     from . import console
     from .workflows.run import run
@@ -86,8 +88,12 @@ def _print_promotion(promotion: Any) -> None:
 
 @app.command()
 def sweep(
-    pipeline: Annotated[str | None, typer.Argument(metavar="[PIPELINE]", help="A shipped name, or a YAML file.")] = None,
-    resume: Annotated[str | None, typer.Option("--resume", metavar="SWEEP", help="Goes on with a sweep by name.")] = None,
+    pipeline: Annotated[
+        str | None, typer.Argument(metavar="[PIPELINE]", help="A shipped name, or a YAML file.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="SWEEP", help="Goes on with a sweep by name.")
+    ] = None,
     set_: Set = None,
     seed: Seed = None,
     trials: Trials = None,
@@ -234,9 +240,12 @@ def generate(
 @app.command()
 def evaluate(
     model: ModelArgument,
-    data: Annotated[str | None, typer.Option("--data", help="A data set by name; the generator's own if not given.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="A data set by name; the generator's own if not given.")
+    ] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set; repeatable.")
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set; repeatable."),
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=2, help="n of every metric.")] = None,
     features: Annotated[str, typer.Option("--features", help="auto, classifier, inception or pixels.")] = "auto",
@@ -256,7 +265,13 @@ def evaluate(
             raise UserError(f"--option: {text!r} is not of the form KEY=VALUE")
         options[key] = parse_yaml(value, f"--option {key}")
     found = evaluate(
-        model, dataset=data, options=options, samples=samples, features=features, feature_weights=weights, seed=seed
+        model,
+        dataset=data,
+        options=options,
+        samples=samples,
+        features=features,
+        feature_weights=weights,
+        seed=seed,
     )
     if json:
         print_json(found)

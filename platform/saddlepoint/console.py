@@ -101,7 +101,9 @@ def confirmation_table(result: Confirmation) -> Table:
     """The evidence: each configuration's mean and spread over fresh seeds, with the floor as the first line."""
     columns = [result.metric, *(m for m in METRICS_SHOWN if m in result.floor and m != result.metric)]
     names = list(result.candidates[0].values)
-    table = plain_table(f"Confirmed on {result.seeds} fresh seeds, against the held-out half (mean ± standard deviation)")
+    table = plain_table(
+        f"Confirmed on {result.seeds} fresh seeds, against the held-out half (mean ± standard deviation)"
+    )
     table.add_column("configuration")
     for column in (*columns, "seeds", *names):
         table.add_column(column, justify="right")
@@ -142,7 +144,10 @@ def plan_table(plan: Plan) -> Table:
     rows = [
         ("data", plan.data),
         ("weights", weights),
-        ("sweep", f"{plan.trials} trials of {plan.rounds} rounds, {plan.at_once} at once on {plan.device}{prunes}"),
+        (
+            "sweep",
+            f"{plan.trials} trials of {plan.rounds} rounds, {plan.at_once} at once on {plan.device}{prunes}",
+        ),
         ("confirm", f"{plan.retrainings} retrainings at full length"),
         ("a round", f"{plan.round_milliseconds:.2f} ms; an evaluation {plan.evaluation_seconds:.2f} s"),
         ("a trial", f"{plan.trial_seconds:.0f} s at full length"),
@@ -176,7 +181,11 @@ def progress(pipeline: Pipeline) -> Iterator[Callable[[Report], None]]:
         task = bar.add_task(pipeline.name, total=pipeline.training.rounds)
 
         def advance(report: Report) -> None:
-            bar.update(task, completed=report.round, description=f"{pipeline.name}  {metric} {number(report.metrics[metric])}")
+            bar.update(
+                task,
+                completed=report.round,
+                description=f"{pipeline.name}  {metric} {number(report.metrics[metric])}",
+            )
 
         yield advance
 

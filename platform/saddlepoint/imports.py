@@ -28,9 +28,7 @@ def resolve(key: str, path: str) -> object:
         owner: object = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise UserError(
-                f"{key}: {path!r}: there is no module {error.name!r}, here or installed"
-            ) from error
+            raise UserError(f"{key}: {path!r}: there is no module {error.name!r}, here or installed") from error
         raise _fails(key, path, name, error) from error
     except (Exception, SystemExit) as error:  # a script without a main guard may well call sys.exit
         raise _fails(key, path, name, error) from error

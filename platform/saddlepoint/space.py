@@ -58,9 +58,7 @@ class FloatRange(_Parameter):
         return self
 
     def contains(self, value: object) -> bool:
-        return (
-            isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
-        )
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def corners(self) -> list[Any]:
         return [self.low, self.high]
@@ -162,9 +160,7 @@ class Space(Strict):
                     raise stranger(key, other, self.parameters)
                 condition = self.parameters[other]
                 if isinstance(condition, FloatRange):
-                    raise wrong(
-                        key, other, f"should not be a {condition.type}; a condition needs exact values"
-                    )
+                    raise wrong(key, other, f"should not be a {condition.type}; a condition needs exact values")
                 for value in allowed:
                     if not condition.contains(value):
                         raise wrong(f"{key}.{other}", value, f"is no value that {other} can take")

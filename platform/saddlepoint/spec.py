@@ -1,4 +1,4 @@
-"""What a user writes: one pipeline, as validated types. YAML, `--set`, the command line and Python share this vocabulary.
+"""What a user writes: one pipeline, as validated types. YAML, `--set`, command line and Python share this vocabulary.
 
     pipeline = Pipeline.load("digits-wgan", ["training.rounds=300"])
     pipeline.with_values({"clip": 0.03, "n_critic": 2})     # a trial: the same pipeline with other values
@@ -31,7 +31,11 @@ Count = Annotated[int, Field(ge=1)]
 def _safe(value: str) -> str:
     """A name that is safe as a folder, as a study, and as a registered model."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
-        raise wrong("", value, "should be at most 64 letters, digits, dots, dashes and underscores, a letter or digit first")
+        raise wrong(
+            "",
+            value,
+            "should be at most 64 letters, digits, dots, dashes and underscores, a letter or digit first",
+        )
     return value
 
 
@@ -64,8 +68,8 @@ class NetworkSpec(Open):
 
 class GameSpec(Strict):
     name: str
-    structure: dict[str, Any] = {}
-    hyperparameters: dict[str, Any] = {}
+    structure: dict[str, Any] = Field(default_factory=dict)
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class TrainingSpec(Strict):
@@ -188,11 +192,16 @@ class Pipeline(Strict):
         if "." in name:
             return tuple(name.split("."))
         algorithm = games.find(self.game.name)
-        for part, kind in (("hyperparameters", algorithm.Hyperparameters), ("structure", algorithm.Structure)):
+        for part, kind in (
+            ("hyperparameters", algorithm.Hyperparameters),
+            ("structure", algorithm.Structure),
+        ):
             if name in _names(kind):
                 return ("game", part, name)
         raise unknown(
-            f"search.space.parameters.{name}", name, _names(algorithm.Hyperparameters) + _names(algorithm.Structure)
+            f"search.space.parameters.{name}",
+            name,
+            _names(algorithm.Hyperparameters) + _names(algorithm.Structure),
         )
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
@@ -209,9 +218,7 @@ class Pipeline(Strict):
         return _fill(games.find(self.game.name).Structure, self.game.structure, "game.structure")
 
     def hyperparameters(self) -> Any:
-        return _fill(
-            games.find(self.game.name).Hyperparameters, self.game.hyperparameters, "game.hyperparameters"
-        )
+        return _fill(games.find(self.game.name).Hyperparameters, self.game.hyperparameters, "game.hyperparameters")
 
     def parameters(self) -> dict[str, Any]:
         """All that determines one training, flat and complete (defaults filled in): the parameters of its run."""
@@ -242,7 +249,10 @@ class Pipeline(Strict):
             if key not in ("name", "experiment", "confirm", "promote", "resources")
         }
         content["search"] = self.search and self.search.model_dump(mode="json", exclude={"trials", "ledger"})
-        content["game"] |= {"structure": str(self.structure()), "hyperparameters": str(self.hyperparameters())}
+        content["game"] |= {
+            "structure": str(self.structure()),
+            "hyperparameters": str(self.hyperparameters()),
+        }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

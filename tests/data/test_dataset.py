@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from saddlepoint.data import Dataset, Mixture
 from saddlepoint.data.dataset import halves
 from saddlepoint.errors import UserError

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from saddlepoint.data import load
 from saddlepoint.errors import UserError
 
@@ -23,9 +24,7 @@ def colours(data):
     """The colour of each image, train first; asserts that an image is of one colour."""
     images = torch.cat([data.train, data.heldout])
     assert torch.equal(images, images[:, :, :1, :1].expand_as(images))
-    return sorted(
-        tuple(round(value) for value in image) for image in ((images[:, :, 0, 0] + 1) * 127.5).tolist()
-    )
+    return sorted(tuple(round(value) for value in image) for image in ((images[:, :, 0, 0] + 1) * 127.5).tolist())
 
 
 def test_wide_and_high_images_are_cropped_around_their_centre(tmp_path):

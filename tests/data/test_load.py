@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+
 from saddlepoint.data import DATASETS, Dataset, load
 from saddlepoint.errors import UserError
 from saddlepoint.imports import resolve
@@ -90,13 +91,9 @@ def test_one_s_own_function_gone_wrong(own):
     assert "none of them 0" in message(load, "own_sets:Sets.points", n=0)
 
 
-@pytest.mark.parametrize(
-    "path", ["", "own_sets", "own_sets.Sets", ":x", "own_sets:", ".own:x", "a b:c", "a:b:c"]
-)
+@pytest.mark.parametrize("path", ["", "own_sets", "own_sets.Sets", ":x", "own_sets:", ".own:x", "a b:c", "a:b:c"])
 def test_what_is_no_import_path(own, path):
-    assert message(resolve, "networks.critic", path).startswith(
-        f"networks.critic: {path!r} is not an import path"
-    )
+    assert message(resolve, "networks.critic", path).startswith(f"networks.critic: {path!r} is not an import path")
 
 
 @pytest.mark.parametrize(
@@ -106,8 +103,7 @@ def test_what_is_no_import_path(own, path):
         ("own_sets.nets:Critic", "there is no module 'own_sets.nets', here or installed"),
         (
             "own_broken:x",
-            "module 'own_broken' fails while it is imported: "
-            "ModuleNotFoundError: No module named 'no_such_library'",
+            "module 'own_broken' fails while it is imported: ModuleNotFoundError: No module named 'no_such_library'",
         ),
         ("own_raises:x", "module 'own_raises' fails while it is imported: ValueError: first second"),
         ("own_exits:x", "module 'own_exits' fails while it is imported: SystemExit: 3"),

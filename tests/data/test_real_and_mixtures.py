@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+
 from saddlepoint.data import load
 from saddlepoint.errors import UserError
-from sklearn.datasets import load_digits
 
 
 def rows(images):

@@ -98,9 +98,7 @@ def test_labels_and_logit_flipped_together_change_no_generator_gradient() -> Non
 def test_real_and_fake_exchanged_with_the_logit_flipped_is_the_same_discriminator_loss() -> None:
     generator, discriminator = random_nets()
     x, z = torch.randn(32, 3).double(), torch.randn(32, 2).double()
-    ours, _ = gan.discriminator_loss(
-        Nets({"generator": generator, "discriminator": discriminator}), Batch(x), z, H
-    )
+    ours, _ = gan.discriminator_loss(Nets({"generator": generator, "discriminator": discriminator}), Batch(x), z, H)
     exchanged = Nets({"generator": lambda fake: x, "discriminator": lambda x: -discriminator(x)})
     theirs, _ = gan.discriminator_loss(exchanged, Batch(generator(z)), z, H)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-15)

@@ -1,6 +1,7 @@
 """What the metric tests share: one trained classifier of the digits, in a cache of their own."""
 
 import pytest
+
 from saddlepoint.data import load
 from saddlepoint.metrics import Scorer
 

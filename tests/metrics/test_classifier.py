@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+
 from saddlepoint.data import Dataset, load
 from saddlepoint.errors import UserError
 from saddlepoint.metrics import classifier as module

@@ -7,6 +7,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+
 from saddlepoint.data import Dataset, load
 from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.metrics.features import extractor

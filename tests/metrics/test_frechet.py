@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from scipy.linalg import sqrtm
+
 from saddlepoint.errors import UserError
 from saddlepoint.metrics.frechet import Moments, frechet, moments
-from scipy.linalg import sqrtm
 
 
 def gaussian(mean, covariance):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from saddlepoint.errors import UserError
 from saddlepoint.metrics import kernel
 from saddlepoint.metrics.kernel import kid
@@ -22,9 +23,7 @@ def by_hand(real, fake):
         return (sum(p * q for p, q in zip(a, b, strict=True)) / len(a) + 1) ** 3
 
     def pairs(s):
-        return sum(k(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j) / (
-            len(s) * (len(s) - 1)
-        )
+        return sum(k(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j) / (len(s) * (len(s) - 1))
 
     return pairs(x) + pairs(y) - 2 * sum(k(a, b) for a in x for b in y) / (len(x) * len(y))
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from saddlepoint.errors import UserError
 from saddlepoint.metrics import manifold as module
 from saddlepoint.metrics.manifold import manifold, within

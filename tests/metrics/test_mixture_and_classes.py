@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from scipy.stats import chi2
+
 from saddlepoint.data import load
 from saddlepoint.errors import UserError
 from saddlepoint.metrics.classes import class_shares, total_variation
 from saddlepoint.metrics.mixture import mixture_scores
-from scipy.stats import chi2
 
 RING = load("ring", train=2, heldout=2).mixture.means
 STD = 0.01

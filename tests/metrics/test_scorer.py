@@ -7,8 +7,9 @@ The bands for digits are around a measured table (8 splits, several extractors):
 import math
 
 import pytest
-import saddlepoint
 import torch
+
+import saddlepoint
 from saddlepoint.data import Dataset, load
 from saddlepoint.errors import UserError
 from saddlepoint.metrics import METRICS, Scorer, catalogue
@@ -100,17 +101,13 @@ def test_points_have_their_own_metrics(ring):
     assert floor["std_ratio"] == pytest.approx(1, abs=0.1)
     collapsed = scorer.score(ring.mixture.means[:1].expand(400, 2))
     assert collapsed["reverse_kl"] == pytest.approx(math.log(8), abs=1e-9)
-    assert collapsed["emd"] == pytest.approx(
-        0.25 / math.tan(math.pi / 16), abs=0.1
-    )  # mean of 2 sin(k pi / 8)
+    assert collapsed["emd"] == pytest.approx(0.25 / math.tan(math.pi / 16), abs=0.1)  # mean of 2 sin(k pi / 8)
 
 
 def test_one_s_own_points_have_no_modes(ring):
     own = Dataset.build("own", "points", ring.train, ring.heldout)
     assert set(Scorer(own).metrics) == NEIGHBOURS | {"emd"}
-    assert refusal(Scorer(own).score, own.train[:400], ["modes"]).startswith(
-        "objective.metric: 'modes' needs"
-    )
+    assert refusal(Scorer(own).score, own.train[:400], ["modes"]).startswith("objective.metric: 'modes' needs")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])
@@ -146,9 +143,7 @@ def test_n_is_capped_for_large_sets():
 
 def test_metrics_that_do_not_apply_say_why(scorer, digits, ring):
     assert "did you mean 'fid'?" in refusal(scorer.score, digits.train, ["fdi"])
-    assert (
-        refusal(scorer.floor, ["modes"]) == "objective.metric: 'modes' is for data of kind points, not image"
-    )
+    assert refusal(scorer.floor, ["modes"]) == "objective.metric: 'modes' is for data of kind points, not image"
     assert refusal(Scorer(ring).floor, ["fid"]).endswith("is for data of kind image, not points")
     pixels = Scorer(digits, features="pixels")
     assert refusal(pixels.floor, ["class_tv"]).endswith("needs features: classifier, not pixels")
@@ -160,9 +155,7 @@ def test_too_few_samples_for_a_metric(digits):
     assert "fid" not in few.metrics
     assert "recall" in few.metrics
     assert "fid" in Scorer(digits, samples=65, features="pixels").metrics
-    assert refusal(Scorer(digits, samples=3, features="pixels").floor, ["recall"]).endswith(
-        "needs at least 4"
-    )
+    assert refusal(Scorer(digits, samples=3, features="pixels").floor, ["recall"]).endswith("needs at least 4")
 
 
 def test_the_floor_is_computed_once(ring, monkeypatch):
@@ -183,9 +176,7 @@ def test_real_features_are_computed_once(ring, monkeypatch):
     scorer = Scorer(ring)
     seen = []
     extract = scorer._extract
-    monkeypatch.setattr(
-        scorer._real, "_extract", lambda samples: seen.append(len(samples)) or extract(samples)
-    )
+    monkeypatch.setattr(scorer._real, "_extract", lambda samples: seen.append(len(samples)) or extract(samples))
     for _ in range(3):
         scorer.score(ring.train[:400], ["recall"])
     assert seen == [400]

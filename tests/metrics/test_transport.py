@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from scipy.stats import wasserstein_distance
+
 from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.metrics import transport
 from saddlepoint.metrics.transport import emd
-from scipy.stats import wasserstein_distance
 
 
 def normal(*shape, seed):

@@ -9,11 +9,12 @@ import time
 from collections import Counter
 
 import pytest
+from sqlalchemy import event
+
 from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.search.ledger import Ledger
 from saddlepoint.search.records import Outcome
 from saddlepoint.space import Space
-from sqlalchemy import event
 
 ROUNDS = 9
 SPACE = Space.model_validate(
@@ -274,7 +275,9 @@ def test_kill_9_again_and_again(url, tmp_path):
     assert [record.number for record in ledger.trials()] == list(range(limit))
     assert all(record.state in ("complete", "pruned", "diverged") for record in ledger.trials())
     assert not seen.keys() & {suggestion.number for suggestion in resumed}
-    assert len(seen) + len(resumed) == limit
+    # One that was killed while it was being told is ended from what was told, and not run again.
+    assert len(seen) + len(resumed) in (limit - 1, limit)
+    assert len({suggestion.number for suggestion in resumed}) == len(resumed)
     assert all(ledger.trials()[number] == record for number, record in seen.items())
 
 

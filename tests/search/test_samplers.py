@@ -5,6 +5,7 @@ import math
 import warnings
 
 import pytest
+
 from saddlepoint.errors import UserError
 from saddlepoint.search.ledger import Ledger
 from saddlepoint.search.records import Outcome
@@ -88,9 +89,7 @@ def test_a_diverged_trial_ranks_below_every_pruned_one_however_good_it_looked():
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_reopened_sweep_suggests_what_an_uninterrupted_one_does(tmp_path, sampler):
-    limit = (
-        8 if sampler == "gp" else 12
-    )  # the seventh trial is the first that "gp" models, and that takes a while
+    limit = 8 if sampler == "gp" else 12  # the seventh trial is the first that "gp" models, and that takes a while
     whole = drive(open_(sampler=sampler), limit)
     assert len({str(values) for values in whole}) == limit  # no configuration twice
     url = f"sqlite:///{tmp_path / 'ledger.db'}"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+
 from saddlepoint.tracking.store import connect, sqlite_uri
 from saddlepoint.tracking.tracker import Tracker
 
@@ -75,9 +76,7 @@ def look_into(uri: str, experiment: str = "digits") -> dict[str, dict[str, Any]]
                 for metric in run.data.metrics
             },
             "files": {
-                re.sub(r"\+timestamp\+\d+\+[0-9a-f-]{36}", "", path): (
-                    place(client, run_id) / path
-                ).read_bytes()
+                re.sub(r"\+timestamp\+\d+\+[0-9a-f-]{36}", "", path): (place(client, run_id) / path).read_bytes()
                 for path in list_files(client, run_id)
             },
             "file_count": len(list_files(client, run_id)),

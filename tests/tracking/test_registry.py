@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from safetensors.torch import save_file
+
 from saddlepoint.errors import UserError
 from saddlepoint.networks import build
 from saddlepoint.tracking import registry
 from saddlepoint.tracking.tracker import Tracker
-from safetensors.torch import save_file
 
 OPTIONS = {"z_dim": 6, "sample_shape": [1, 8, 8], "widths": [16, 16], "norm": "batch"}
 TAGS = {"saddle.sweep": "digits-wgan-1", "saddle.key": "trial-0003", "fid": "7.5"}
@@ -117,9 +118,7 @@ def test_registering_again_finds_the_version_and_other_weights_make_a_new_one(ur
     other = {**TAGS, "saddle.key": "trial-0009"}
     assert registry.log_generator(uri, run, tmp_path / "a", name="gen", tags=other) == 3
     versions = registry.models(uri)
-    assert [(each.name, each.version, each.run_id) for each in versions] == [
-        ("gen", n, run) for n in (1, 2, 3)
-    ]
+    assert [(each.name, each.version, each.run_id) for each in versions] == [("gen", n, run) for n in (1, 2, 3)]
     assert TAGS.items() <= versions[0].tags.items()
     logged = MlflowClient(uri).get_run(run).outputs.model_outputs
     assert len(logged) == 2, "the same weights are the same model, however often they are registered"
@@ -181,9 +180,7 @@ def test_a_fetched_package_is_the_package(uri, run, tmp_path):
 )
 def test_a_model_that_does_not_exist_is_the_users_error_in_one_line(uri, run, tmp_path, model, says):
     package(tmp_path / "a")
-    registry.set_alias(
-        uri, "gen", "champion", registry.log_generator(uri, run, tmp_path / "a", name="gen", tags=TAGS)
-    )
+    registry.set_alias(uri, "gen", "champion", registry.log_generator(uri, run, tmp_path / "a", name="gen", tags=TAGS))
     with pytest.raises(UserError) as caught:
         registry.fetch(uri, model.replace("RUN/", f"{run}/"))
     assert says in str(caught.value)

@@ -4,6 +4,7 @@ import os
 import resource
 
 import pytest
+
 from saddlepoint.errors import SaddleError
 from saddlepoint.tracking.spool import Spool
 

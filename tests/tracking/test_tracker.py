@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from PIL import Image
+
 from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.tracking import delivery, query, sender
 from saddlepoint.tracking.tracker import Tracker
@@ -169,9 +170,7 @@ def test_pictures_are_named_as_mlflow_names_its_own(opened, uri, tmp_path, png):
     assert all(re.fullmatch(pattern, name) for name in names), names
     assert [Image.open(file).size for file in images.glob("*+compressed.webp")] == [(256, 256)] * 2
     assert MlflowClient(uri).get_run(run_id).data.tags["mlflow.loggedImages"] == "True"
-    assert list((tmp_path / "sweep" / "outbox").iterdir()) == [], (
-        "a picture that has arrived leaves the outbox"
-    )
+    assert list((tmp_path / "sweep" / "outbox").iterdir()) == [], "a picture that has arrived leaves the outbox"
 
 
 def refuse(message: str) -> MlflowException:
@@ -266,9 +265,7 @@ def test_a_refused_event_is_put_aside_and_the_rest_goes_on(opened, uri, tmp_path
     assert sum(record.levelname == "ERROR" for record in caplog.records) == 2
 
 
-@pytest.mark.parametrize(
-    ("status", "put_aside"), [(413, True), (404, True), (503, False), (429, False), (403, False)]
-)
+@pytest.mark.parametrize(("status", "put_aside"), [(413, True), (404, True), (503, False), (429, False), (403, False)])
 def test_http_answers_are_refusals_or_outages(opened, monkeypatch, tmp_path, png, status, put_aside):
     real = MlflowClient.log_artifact
     answers = itertools.count()

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 from mlflow import MlflowClient
+
 from saddlepoint.tracking import delivery, sender, tracker
 from saddlepoint.tracking.spool import Spool
 from saddlepoint.tracking.store import connect, sqlite_uri
@@ -21,9 +22,7 @@ def sweep(folder, uri, png, *, before_each=lambda: None):
     with tracker.Tracker(folder, tracking_uri=uri, experiment="digits") as t:
         t.start_run("sweep", name="sweep", params={"trials": TRIALS}, tags={})
         for key in [f"trial-{number:04d}" for number in range(TRIALS)]:
-            t.start_run(
-                key, name=key, parent="sweep", params={f"p{n}": n for n in range(120)}, tags={"a": "b"}
-            )
+            t.start_run(key, name=key, parent="sweep", params={f"p{n}": n for n in range(120)}, tags={"a": "b"})
             checkpoint = max(0, t.last_step(key) - 7)
             for step in range(checkpoint, ROUNDS):
                 before_each()

@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
+
 from saddlepoint.tracking import sender, ui
 from saddlepoint.tracking.tracker import Tracker
 
@@ -28,9 +29,7 @@ def server(uri, tmp_path):
     def start() -> subprocess.Popen[bytes]:
         arguments, environment = ui.command(uri, port)
         with open(tmp_path / "server.log", "ab") as log:
-            started.append(
-                subprocess.Popen(arguments, env=environment, stdout=log, stderr=log, start_new_session=True)
-            )
+            started.append(subprocess.Popen(arguments, env=environment, stdout=log, stderr=log, start_new_session=True))
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             try:
@@ -51,9 +50,7 @@ def server(uri, tmp_path):
             process.wait()
 
 
-def test_a_server_away_then_killed_then_told_again(
-    server, uri, tmp_path, monkeypatch, look, small_sweep, png
-):
+def test_a_server_away_then_killed_then_told_again(server, uri, tmp_path, monkeypatch, look, small_sweep, png):
     monkeypatch.setattr(sender, "LINGER", 0.01)
     address, start, kill = server
     tracker = Tracker(tmp_path / "sweep", tracking_uri=address, experiment="digits")
@@ -86,9 +83,7 @@ def test_a_server_away_then_killed_then_told_again(
     }
     assert seen["late"]["parent"] == "sweep"
     assert [step for step, _ in seen["late"]["history"]["loss"]] == list(range(400))
-    assert [step for step, value in seen["late"]["history"]["odd"] if value == "nan"] == list(
-        range(1, 400, 2)
-    )
+    assert [step for step, value in seen["late"]["history"]["odd"] if value == "nan"] == list(range(1, 400, 2))
     assert seen["trial-0000"]["history"]["loss"] == [(10, "-10.0"), (20, "nan"), (30, "-30.0")]
 
     (tmp_path / "sweep" / "spool.sent").write_text("0")

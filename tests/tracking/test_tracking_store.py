@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+
 from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.tracking import query, registry, ui
 from saddlepoint.tracking.store import connect, database, experiment_id, explained, redacted, resolve
@@ -76,9 +77,7 @@ def test_a_folder_that_cannot_be_written_is_the_users_error(uri):
 def test_a_deleted_experiment_is_named_with_its_cure(uri, tmp_path):
     client = connect(uri)
     client.delete_experiment(experiment_id(client, uri, "digits"))
-    with pytest.raises(
-        UserError, match=r"experiment: 'digits' was deleted in MLflow; restore it with .* -x 1`"
-    ):
+    with pytest.raises(UserError, match=r"experiment: 'digits' was deleted in MLflow; restore it with .* -x 1`"):
         Tracker(tmp_path / "sweep", tracking_uri=uri, experiment="digits")
 
 

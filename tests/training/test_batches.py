@@ -66,6 +66,4 @@ def test_a_batch_as_large_as_the_data_is_one_epoch() -> None:
 def test_a_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(UserError) as error:
         batches(11)
-    assert str(error.value) == (
-        "training.batch_size: 11 is larger than the training half of the data, 10 samples"
-    )
+    assert str(error.value) == ("training.batch_size: 11 is larger than the training half of the data, 10 samples")

@@ -25,9 +25,7 @@ def test_a_runs_checkpoint_holds_no_code(toy: Toy, toy_setup: Setup, tmp_path: P
     training = Training(toy(), 0, tmp_path, toy_setup)
     training.play()
     training.save()
-    state = torch.load(
-        tmp_path / CHECKPOINT, weights_only=True
-    )  # refuses anything but tensors and plain values
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)  # refuses anything but tensors and plain values
     assert state["round"] == 1
     assert set(state["plain"]["networks"]) == set(state["plain"]["optimizers"]) == {"generator", "critic"}
 

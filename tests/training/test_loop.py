@@ -25,9 +25,7 @@ def reports(pipeline: Pipeline, folder: Path, shared: Setup, seed: int = 0) -> l
     return list(train(pipeline, seed=seed, folder=folder, shared=shared))
 
 
-@pytest.mark.parametrize(
-    ("rounds", "every", "expected"), [(12, 4, [4, 8, 12]), (10, 4, [4, 8, 10]), (3, 4, [3])]
-)
+@pytest.mark.parametrize(("rounds", "every", "expected"), [(12, 4, [4, 8, 12]), (10, 4, [4, 8, 10]), (3, 4, [3])])
 def test_it_reports_at_every_evaluation_at_the_end_and_once_more(
     rounds: int, every: int, expected: list[int], toy: Toy, toy_setup: Setup, tmp_path: Path
 ) -> None:
@@ -55,16 +53,15 @@ def test_the_kept_generator_is_the_best_of_all_evaluations(
     assert scores[told[-1].best_round] == chosen
     assert told[-1].best_round not in (4, 40)  # neither the first nor the last, or this test shows nothing
     kept = load_generator(tmp_path)
-    choosing = Training(pipeline, 0, tmp_path / "other", toy_setup).samples(100, "score", kept.network)
+    other = Training(pipeline, 0, tmp_path / "other", toy_setup)
+    choosing, final = (other.samples(100, purpose, kept.network) for purpose in ("score", "final"))
     assert toy_setup.scorer.score(choosing, [metric])[metric] == chosen
+    assert toy_setup.scorer.score(final) == told[-1].metrics
 
 
 def test_the_final_score_is_on_noise_that_did_not_choose(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
     told = reports(toy(), tmp_path, toy_setup)
-    kept = load_generator(tmp_path)
-    run = Training(toy(), 0, tmp_path / "other", toy_setup)
     final = told[-1].metrics
-    assert final == toy_setup.scorer.score(run.samples(100, "final", kept.network))
     assert set(final) == set(toy_setup.scorer.metrics)
     assert final["emd"] != min(report.metrics["emd"] for report in told[:-1])
 
@@ -115,9 +112,7 @@ def test_pictures_come_with_every_evaluation_from_the_same_noise(
     assert len(torch.unique(looks[0], dim=0)) == 2000
 
 
-def test_the_final_report_has_no_picture_and_the_others_have_a_png(
-    toy: Toy, toy_setup: Setup, tmp_path: Path
-) -> None:
+def test_the_final_report_has_no_picture_and_the_others_have_a_png(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
     *evaluations, final = reports(toy(), tmp_path, toy_setup)
     assert final.pictures == {}
     assert all(report.pictures["samples"].startswith(b"\x89PNG") for report in evaluations)
@@ -132,9 +127,7 @@ def test_an_objective_that_is_no_number_ends_the_run(
         reports(toy(), tmp_path, toy_setup)
 
 
-def test_the_checkpoint_is_written_only_after_its_report_was_taken(
-    toy: Toy, toy_setup: Setup, tmp_path: Path
-) -> None:
+def test_the_checkpoint_is_written_only_after_its_report_was_taken(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
     training = train(toy(), seed=0, folder=tmp_path, shared=toy_setup)
     next(training)
     assert not (tmp_path / CHECKPOINT).exists()
@@ -142,6 +135,17 @@ def test_the_checkpoint_is_written_only_after_its_report_was_taken(
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert state["round"] == 4
     assert state["log"]["trace"] == []  # told, and not to be told again
+
+
+def test_a_checkpoint_between_evaluations_keeps_what_was_not_told_yet(
+    toy: Toy, toy_setup: Setup, tmp_path: Path
+) -> None:
+    pipeline = toy({"training.checkpoint_every": 3, "training.log_every": 2})
+    next(train(pipeline, seed=0, folder=tmp_path, shared=toy_setup))
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert state["round"] == 3
+    assert [round for round, _ in state["log"]["trace"]] == [2]
+    assert state["log"]["sums"].keys() == {"loss_critic", "loss_generator", "emd"}  # of round 3
 
 
 def test_digits_with_the_shipped_pipeline(digits: Pipeline, digits_setup: Setup, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from saddlepoint.errors import UserError
 from saddlepoint.games import Batch, Game, Nets, Optimizer, Player, normal, wgan
 from saddlepoint.networks.mlp import Critic, Generator
 from saddlepoint.training.plain import Plain
@@ -173,6 +175,14 @@ def test_a_weight_that_the_loss_does_not_use_stays() -> None:
     recorder.round()
     assert float(recorder.networks["d"].idle.detach()) == 5.0
     assert recorder.weights["d"] == 1 - RATE
+
+
+def test_a_network_has_one_owner() -> None:
+    recorder = Recorder(("D",))
+    greedy = replace(recorder.game.players["G"], owns=("g", "d"))
+    game = replace(recorder.game, players={**recorder.game.players, "G": greedy})
+    with pytest.raises(UserError, match="a network has more than one owner"):
+        Plain(game, recorder.networks, H())
 
 
 def test_a_network_that_the_game_lacks_is_named() -> None:

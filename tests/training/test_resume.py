@@ -17,6 +17,7 @@ from saddlepoint.spec import Pipeline
 from saddlepoint.training import checkpoint
 from saddlepoint.training.generator import WEIGHTS
 from saddlepoint.training.loop import Report, train
+from saddlepoint.training.sentinel import Diverged
 from saddlepoint.training.setup import Setup
 from saddlepoint.training.state import CHECKPOINT, Training
 
@@ -80,9 +81,7 @@ def critic(sample_shape):
 
 
 @pytest.fixture(params=["evaluations", "checkpoint_every", "dropout and adam"])
-def pipeline(
-    request: pytest.FixtureRequest, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Pipeline:
+def pipeline(request: pytest.FixtureRequest, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     if request.param == "evaluations":
         return toy()
     if request.param == "checkpoint_every":
@@ -99,9 +98,7 @@ def pipeline(
 
 
 @pytest.mark.parametrize("reports", [1, 2, 3])
-def test_stopped_while_a_report_is_out(
-    reports: int, pipeline: Pipeline, toy_setup: Setup, tmp_path: Path
-) -> None:
+def test_stopped_while_a_report_is_out(reports: int, pipeline: Pipeline, toy_setup: Setup, tmp_path: Path) -> None:
     whole = run(pipeline, tmp_path / "whole", toy_setup, {})
     assert sum(key.startswith("report") for key in whole) == 3
     heard = run(pipeline, tmp_path / "parts", toy_setup, {}, reports)
@@ -124,25 +121,42 @@ class Killed(BaseException):
     pass
 
 
+def die_in(round: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    play = Training.play
+
+    def dies(self: Training) -> None:
+        if self.round == round:
+            raise Killed
+        play(self)
+
+    monkeypatch.setattr(Training, "play", dies)
+
+
 @pytest.mark.parametrize("death", [2, 5, 7, 11])
 def test_stopped_in_a_round(
     death: int, pipeline: Pipeline, toy_setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(pipeline, tmp_path / "whole", toy_setup, {})
-    play = Training.play
-
-    def dies(self: Training) -> None:
-        if self.round == death:
-            raise Killed
-        play(self)
-
     heard: Story = {}
-    monkeypatch.setattr(Training, "play", dies)
-    with pytest.raises(Killed):
-        run(pipeline, tmp_path / "parts", toy_setup, heard)
-    monkeypatch.setattr(Training, "play", play)
+    with monkeypatch.context() as patch:
+        die_in(death, patch)
+        with pytest.raises(Killed):
+            run(pipeline, tmp_path / "parts", toy_setup, heard)
     assert run(pipeline, tmp_path / "parts", toy_setup, heard) == whole
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_sentinel_remembers_what_it_saw_before_the_stop(
+    toy: Toy, toy_setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen generator shows at the second look, at round 8, though another life had the first."""
+    pipeline = toy({"lr_generator": 1e-30, "networks.generator.norm": "none"})
+    die_in(5, monkeypatch)
+    with pytest.raises(Killed):
+        run(pipeline, tmp_path, toy_setup, {})
+    monkeypatch.undo()
+    with pytest.raises(Diverged, match="the generator is frozen: not one weight moved up to round 8"):
+        run(pipeline, tmp_path, toy_setup, {})
 
 
 def test_a_finished_run_says_its_last_word_again(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
@@ -212,13 +226,9 @@ def test_killed_with_sigkill(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None
     assert_same_end(tmp_path / "whole", tmp_path / "run")
 
 
-def test_another_configurations_or_seeds_checkpoint_is_refused(
-    toy: Toy, toy_setup: Setup, tmp_path: Path
-) -> None:
+def test_another_configurations_or_seeds_checkpoint_is_refused(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
     run(toy(), tmp_path, toy_setup, {}, reports=2)
-    expected = (
-        f"{tmp_path / CHECKPOINT} belongs to another configuration or seed; use another folder, or remove it"
-    )
+    expected = f"{tmp_path / CHECKPOINT} belongs to another configuration or seed; use another folder, or remove it"
     for pipeline, seed in ((toy({"clip": 0.2}), 3), (toy(), 4)):
         with pytest.raises(UserError) as error:
             next(train(pipeline, seed=seed, folder=tmp_path, shared=toy_setup))

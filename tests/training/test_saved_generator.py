@@ -23,9 +23,7 @@ def network(seed: int = 0) -> nn.Module:
 
 
 def card() -> dict[str, Any]:
-    return describe(
-        {"factory": "mlp_generator", "options": OPTIONS}, z_dim=3, sample_shape=[1, 8, 8], game="wgan"
-    )
+    return describe({"factory": "mlp_generator", "options": OPTIONS}, z_dim=3, sample_shape=[1, 8, 8], game="wgan")
 
 
 def described(options: dict[str, Any]) -> bytes:

@@ -40,7 +40,7 @@ def test_a_player_that_stands_still_between_two_looks() -> None:
     sentinel, critic, generator = Sentinel(DATA), torch.ones(3), torch.ones(2)
     for round in (1, 2):
         generator = generator + 1e-6
-        critic = critic - 1e-6 * torch.tensor([1.0, -1.0, 0.0])  # its sum stays
+        critic = critic - 2**-10 * torch.tensor([1.0, -1.0, 0.0])  # its sum stays, exactly
         sentinel.see_weights(round, {"critic": [critic], "generator": [generator]})
     with pytest.raises(Diverged) as stop:
         sentinel.see_weights(3, {"critic": [critic], "generator": [generator + 1e-6]})

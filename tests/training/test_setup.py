@@ -36,9 +36,16 @@ def refused(content: dict[str, Any], shared: Setup | None = None) -> str:
 def test_a_batch_larger_than_the_data(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         Training(toy({"training.batch_size": 501}), 0, tmp_path, toy_setup)
-    assert str(error.value).startswith(
-        "training.batch_size: 501 is larger than the training half of the data, 500"
-    )
+    assert str(error.value).startswith("training.batch_size: 501 is larger than the training half of the data, 500")
+
+
+def test_a_batch_of_one_where_batch_norm_needs_two(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
+    alone = {"training.batch_size": 1}
+    with pytest.raises(UserError) as error:
+        Training(toy(alone), 0, tmp_path, toy_setup)
+    said = "training.batch_size: 1 does not suit networks.generator: ValueError: Expected more than 1 value"
+    assert str(error.value).startswith(said)
+    Training(toy({**alone, "networks.generator.norm": "none"}), 0, tmp_path, toy_setup).play()
 
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +98,16 @@ def narrow():
 def judge():
     return nn.Sequential(nn.Linear(7, 1), nn.Flatten(0))
 
+def counting(sample_shape, n_critic=3):
+    return nn.Sequential(nn.Linear(2, n_critic), nn.Linear(n_critic, 1), nn.Flatten(0))
+
+class Noisy(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 1)
+
+    def forward(self, x):
+        return super().forward(x + torch.randn_like(x)).squeeze(1)
+
 class Lists(nn.Linear):
     def __init__(self):
         super().__init__(2, 1)
@@ -128,8 +145,10 @@ def test_a_network_whose_shapes_do_not_fit_is_named_with_the_shapes(
     assert said.endswith(ends)
 
 
-def test_the_look_at_the_networks_changes_nothing(toy: Toy, toy_setup: Setup) -> None:
-    pipeline = toy()
+@pytest.mark.usefixtures("own_module")
+def test_the_look_at_the_networks_changes_nothing(toy_content: dict[str, Any], toy_setup: Setup) -> None:
+    toy_content["networks"]["critic"] = {"factory": "own_misfits:Noisy"}
+    pipeline = Pipeline.parse(toy_content)
     torch.manual_seed(1)
     game = build_game(pipeline)
     built = build_networks(pipeline, game, toy_setup)
@@ -146,6 +165,14 @@ def test_the_look_at_the_networks_changes_nothing(toy: Toy, toy_setup: Setup) ->
         for a, b in zip(alone.parameters(), built[name].parameters(), strict=True):
             assert torch.equal(a, b)
     assert torch.equal(after, torch.get_rng_state())
+
+
+@pytest.mark.usefixtures("own_module")
+def test_a_number_of_moves_is_no_size(toy_content: dict[str, Any], toy_setup: Setup) -> None:
+    """A factory's own `n_critic`, or `k`, is not the game's: only what is called ..._dim is handed over."""
+    toy_content["networks"]["critic"] = {"factory": "own_misfits:counting"}
+    arguments = network_arguments(Pipeline.parse(toy_content), toy_setup.dataset)
+    assert arguments["critic"]["options"] == {"sample_shape": [2]}
 
 
 def test_facts_are_sizes_and_the_data(digits: Pipeline, digits_setup: Setup) -> None:

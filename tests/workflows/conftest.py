@@ -29,9 +29,7 @@ class Stopped(SystemExit):
     """What a worker's `report` raises when the source has said stop."""
 
 
-def in_process(
-    source: Source, run: Callable[..., None], *, interrupt_after: int | None = None, **_: Any
-) -> Execution:
+def in_process(source: Source, run: Callable[..., None], *, interrupt_after: int | None = None, **_: Any) -> Execution:
     """The executor's contract, one job after the other. Ctrl-C comes after so many reports, if asked for."""
     heard, ended = 0, []
     while (job := source.next()) is not None:

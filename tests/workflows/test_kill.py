@@ -21,7 +21,13 @@ from saddlepoint.workflows.sweep import open_ledger
 
 from .conftest import SMALL
 
-CHANGES = [*SMALL, "training.rounds=400", "training.evaluate_every=100", "search.trials=6", "search.min_rounds=100"]
+CHANGES = [
+    *SMALL,
+    "training.rounds=400",
+    "training.evaluate_every=100",
+    "search.trials=6",
+    "search.min_rounds=100",
+]
 COMMAND = [sys.executable, "-m", "saddlepoint", "run", "digits-wgan"]
 
 

@@ -44,9 +44,7 @@ def test_repeating_a_finished_run_changes_nothing(workplace: Path, small: Small)
     assert [version.version for version in registry.models(None, "digits-generator")] == [1]
 
 
-def test_confirmation_retrains_the_best_and_the_defaults_on_the_same_fresh_seeds(
-    workplace: Path, small: Small
-) -> None:
+def test_confirmation_retrains_the_best_and_the_defaults_on_the_same_fresh_seeds(workplace: Path, small: Small) -> None:
     with opened(small()) as sweep:
         sweep.search_on()
         result = confirm(sweep)

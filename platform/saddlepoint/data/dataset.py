@@ -77,9 +77,7 @@ class Dataset:
         if mixture is not None:
             fits = kind == "points" and mixture.means.ndim == 2 and mixture.means.shape[1:] == train.shape[1:]
             if not (fits and mixture.std > 0):
-                raise UserError(
-                    f"data.name: {name!r}: a mixture needs points (N, D), means (K, D), a std above 0"
-                )
+                raise UserError(f"data.name: {name!r}: a mixture needs points (N, D), means (K, D), a std above 0")
         described = f"{kind} classes={classes} std={mixture.std if mixture else None}"
         means = mixture.means if mixture else None
         fingerprint = _fingerprint(described, train, heldout, train_labels, heldout_labels, means)
@@ -104,9 +102,7 @@ class Dataset:
         )
 
 
-def halves(
-    n: int, seed: int, labels: NDArray[np.int64] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def halves(n: int, seed: int, labels: NDArray[np.int64] | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """0..n-1, shuffled by the seed and dealt into a training half (n // 2) and a held-out half (the rest).
 
     With labels (n,) the deal is stratified: of every class the halves hold the same number, to within one.

@@ -46,9 +46,7 @@ def grid(
     return _mixture("grid", means, std, train, heldout, seed)
 
 
-def _mixture(
-    name: str, means: NDArray[np.float64], std: float, train: int, heldout: int, seed: int
-) -> Dataset:
+def _mixture(name: str, means: NDArray[np.float64], std: float, train: int, heldout: int, seed: int) -> Dataset:
     require(0 < std < math.inf, "std", std, "above 0")
     require(train >= 1, "train", train, "at least 1")
     require(heldout >= 1, "heldout", heldout, "at least 1")

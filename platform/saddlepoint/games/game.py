@@ -70,9 +70,7 @@ class Optimizer:
 
 Loss = Callable[[Nets, Batch, Any, Any], tuple[Tensor, Logs]]  # (nets, batch, noise, hyperparameters)
 Project = Callable[[Tensor, Any], Tensor]  # (weight, hyperparameters) -> weight, elementwise
-Noise = Callable[
-    [int, torch.Generator], Any
-]  # (B, generator) -> what the losses take, on the generator's device
+Noise = Callable[[int, torch.Generator], Any]  # (B, generator) -> what the losses take, on the generator's device
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,8 @@ def clip(weight: Tensor, h: Hyperparameters) -> Tensor:
 
 
 def game(s: Structure) -> Game:
-    critic = Player(
-        owns=("critic",), loss=critic_loss, optimizer=Optimizer(RMSprop, lr="lr_critic"), project=clip
-    )
-    generator = Player(
-        owns=("generator",), loss=generator_loss, optimizer=Optimizer(RMSprop, lr="lr_generator")
-    )
+    critic = Player(owns=("critic",), loss=critic_loss, optimizer=Optimizer(RMSprop, lr="lr_critic"), project=clip)
+    generator = Player(owns=("generator",), loss=generator_loss, optimizer=Optimizer(RMSprop, lr="lr_generator"))
     return Game(
         players={"critic": critic, "generator": generator},
         order=(("critic",),) * s.n_critic + (("generator",),),

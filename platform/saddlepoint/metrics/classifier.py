@@ -28,9 +28,7 @@ from saddlepoint.data import Dataset
 from saddlepoint.errors import UserError
 from saddlepoint.files import write_bytes
 
-RECIPE = (
-    "classifier 1: conv 32-64-64(-64) fc 64, 30 epochs, Adam 1e-3, decay 1e-4, batch 64, dropout 0.3, seed 0"
-)
+RECIPE = "classifier 1: conv 32-64-64(-64) fc 64, 30 epochs, Adam 1e-3, decay 1e-4, batch 64, dropout 0.3, seed 0"
 FEATURES, EPOCHS, BATCH, SEED = 64, 30, 64, 0
 
 

@@ -67,9 +67,7 @@ def inception(weights: str | Path | None = None) -> Inception:
         network = library.FeatureExtractorInceptionV3("inception", ["2048"], packed)
     except RuntimeError as error:
         source = str(weights or library.URL_INCEPTION_V3)
-        raise UserError(
-            f"objective.feature_weights: {source!r} does not fit torch-fidelity's Inception v3"
-        ) from error
+        raise UserError(f"objective.feature_weights: {source!r} does not fit torch-fidelity's Inception v3") from error
     return Inception(network)
 
 
@@ -79,9 +77,7 @@ def _own(path: Path) -> Mapping[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"objective.feature_weights: {str(path)!r} is not a file of plain torch weights"
-        ) from error
+        raise UserError(f"objective.feature_weights: {str(path)!r} is not a file of plain torch weights") from error
     if not isinstance(state, Mapping):
         raise UserError(f"objective.feature_weights: {str(path)!r} holds no named weights")
     return state

@@ -35,9 +35,7 @@ def mixture_scores(samples: Tensor, means: Tensor, std: float) -> dict[str, floa
     if n < len(means):
         raise UserError(f"objective.samples: {n}; {len(means)} modes need at least as many samples")
     points = samples.double()
-    distance, mode = torch.cdist(points, means.double(), compute_mode="donot_use_mm_for_euclid_dist").min(
-        dim=1
-    )
+    distance, mode = torch.cdist(points, means.double(), compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
     good = distance < REACH * std
     histogram = torch.bincount(mode[good], minlength=len(means)).double()
     return {

@@ -66,9 +66,7 @@ def _parameters(factory: str, key: str) -> Mapping[str, inspect.Parameter]:
     except NameError:  # an annotation that exists for type checkers only
         return inspect.signature(function).parameters
     except ValueError as error:  # a function written in C
-        raise UserError(
-            f"{key}.factory: {factory!r} has no signature; call it in a function of yours"
-        ) from error
+        raise UserError(f"{key}.factory: {factory!r} has no signature; call it in a function of yours") from error
 
 
 def _check(key: str, name: str, value: object, annotation: Any) -> None:

@@ -26,6 +26,8 @@ def start(*, cpus: int | None = None, log: Path) -> None:
     if ray.is_initialized():
         return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Tune's workers want an environment of their own: idle ones, started ahead, would only cost time.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": address or "local"}
     if not address:
@@ -70,9 +72,7 @@ def redirect(log: Path) -> None:
         old.close()
     logger.addHandler(handler)
     logger.propagate = False
-    logging.getLogger("ray.tune.analysis").setLevel(
-        logging.ERROR
-    )  # it misses Tune's result files, which we forgo
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # it misses Tune's result files, which we forgo
     # What Ray has to say of lost workers it prints, and has no switch for that.
     ray._private.worker.print_to_stdstream = lambda data, **_: logger.warning("\n".join(data["lines"]))
 
@@ -81,9 +81,7 @@ def _check(address: str) -> None:
     """Ray itself would wait for minutes for a cluster that is not there."""
     host, _, port = address.rpartition(":")
     if "//" in address or not port.isdigit():
-        raise UserError(
-            f"RAY_ADDRESS: {address!r} should be HOST:PORT of a cluster's head, as seen from inside"
-        )
+        raise UserError(f"RAY_ADDRESS: {address!r} should be HOST:PORT of a cluster's head, as seen from inside")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:

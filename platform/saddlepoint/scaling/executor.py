@@ -53,13 +53,17 @@ def execute(
     started = time.perf_counter()
     try:
         with _settings(desk.workers), _signals(desk):
-            _tuner(desk, run, resources, scratch, max_restarts).fit()
+            hooks = _Asking(desk), _Hearing(desk), _Ending(desk, log)
+            _tuner(run, resources, *hooks, scratch, max_restarts).fit()
     except KeyboardInterrupt:  # pressed twice
         desk.interrupted = True
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if desk.failure is not None:
         raise desk.failure
+    if not desk.interrupted:
+        for trial in list(desk.out):
+            desk.end(trial, f"dropped by Ray Tune; see {log}")
     return Execution(
         ended=tuple(desk.ended),
         interrupted=desk.interrupted,
@@ -202,22 +206,26 @@ class _Hearing(tune.Stopper):  # type: ignore[misc]
 
 
 class _Ending(tune.Callback):  # type: ignore[misc]
-    def __init__(self, desk: _Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: _Desk, log: Path) -> None:
+        self._desk, self._log = desk, log
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._desk.end(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-        if isinstance(error, ray.exceptions.RayActorError):
-            self._desk.end(trial.trial_id, f"worker lost (killed, crashed or out of memory): {error}")
-        else:
-            self._desk.end(trial.trial_id, str(error))
+        lost = f"worker lost: its process was killed, crashed or ran out of memory; see {self._log}"
+        self._desk.end(trial.trial_id, lost if isinstance(error, ray.exceptions.RayActorError) else str(error))
 
 
 def _tuner(
-    desk: _Desk, run: Callable[[Any, Report], None], resources: Resources, scratch: Path, max_restarts: int
+    run: Callable[[Any, Report], None],
+    resources: Resources,
+    asking: _Asking,
+    hearing: _Hearing,
+    ending: _Ending,
+    scratch: Path,
+    max_restarts: int,
 ) -> tune.Tuner:
     def name(trial: Any) -> str:
         return str(trial.config["job"].number)
@@ -225,7 +233,7 @@ def _tuner(
     return tune.Tuner(
         tune.with_resources(_on_worker(run), {"cpu": resources.cpus, "gpu": resources.gpus}),
         tune_config=tune.TuneConfig(
-            search_alg=_Asking(desk),
+            search_alg=asking,
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=name,
@@ -234,8 +242,8 @@ def _tuner(
         run_config=tune.RunConfig(
             name=scratch.name,
             storage_path=str(scratch.parent),
-            stop=_Hearing(desk),
-            callbacks=[_Ending(desk)],
+            stop=hearing,
+            callbacks=[ending],
             failure_config=tune.FailureConfig(max_failures=max_restarts),
             verbose=0,
         ),

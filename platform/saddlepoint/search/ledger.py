@@ -157,9 +157,7 @@ class Ledger:
                 trial.set_user_attr(_STOP, step)
             return True
 
-    def tell(
-        self, number: int, outcome: Outcome, value: float | None = None, *, reason: str | None = None
-    ) -> None:
+    def tell(self, number: int, outcome: Outcome, value: float | None = None, *, reason: str | None = None) -> None:
         """Ends a trial; one that has ended stays as it is.
 
         `value` is the objective of a complete trial. Without a finite one the trial is recorded as diverged.
@@ -182,9 +180,7 @@ class Ledger:
         with self._storing():
             trial = self._unended(number)
             if trial is None:
-                raise SaddleError(
-                    f"ledger: {self._study.study_name}: trial {number} has ended, no more notes"
-                )
+                raise SaddleError(f"ledger: {self._study.study_name}: trial {number} has ended, no more notes")
             for key, value in attrs.items():
                 trial.set_user_attr(key, value)
 
@@ -260,9 +256,7 @@ class Ledger:
 
     def _searched(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            name: value
-            for name, value in configuration.items()
-            if not isinstance(self._space.parameters[name], Fixed)
+            name: value for name, value in configuration.items() if not isinstance(self._space.parameters[name], Fixed)
         }
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
@@ -308,6 +302,4 @@ def _changed(study: str, key: str, begun: Any, now: Any) -> UserError:
     while isinstance(begun, dict) and isinstance(now, dict):
         part = next(part for part in begun | now if begun.get(part) != now.get(part))
         key, begun, now = f"{key}.{part}", begun.get(part), now.get(part)
-    return UserError(
-        f"{key}: {now!r}, but {study} was begun with {begun!r}; restore it, or begin another sweep"
-    )
+    return UserError(f"{key}: {now!r}, but {study} was begun with {begun!r}; restore it, or begin another sweep")

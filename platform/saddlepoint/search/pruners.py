@@ -14,9 +14,7 @@ from saddlepoint.errors import UserError, unknown
 _PRUNERS: dict[str, Callable[[int, int, int], BasePruner]] = {
     # ASHA (Li et al. 2020, arXiv:1810.05934): of the trials at each rung, first * eta**k rounds, the best
     # 1/eta go on.
-    "successive_halving": lambda rounds, first, eta: SuccessiveHalvingPruner(
-        min_resource=first, reduction_factor=eta
-    ),
+    "successive_halving": lambda rounds, first, eta: SuccessiveHalvingPruner(min_resource=first, reduction_factor=eta),
     "hyperband": lambda rounds, first, eta: HyperbandPruner(
         min_resource=first, max_resource=rounds, reduction_factor=eta
     ),

@@ -48,9 +48,7 @@ _SAMPLERS: dict[str, Callable[[int, int, bool], BaseSampler]] = {
     "cmaes": lambda shared, own, conditional: CmaEsSampler(
         seed=own, independent_sampler=RandomSampler(seed=own), warn_independent_sampling=False
     ),
-    "gp": lambda shared, own, conditional: GPSampler(
-        seed=own, n_startup_trials=6, warn_independent_sampling=False
-    ),
+    "gp": lambda shared, own, conditional: GPSampler(seed=own, n_startup_trials=6, warn_independent_sampling=False),
 }
 
 
@@ -91,7 +89,5 @@ class PerTrial(BaseSampler):
     ) -> Any:
         return self._for(trial).sample_independent(study, trial, param_name, param_distribution)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Nothing: these samplers learn nothing from a trial's end but what the storage holds."""

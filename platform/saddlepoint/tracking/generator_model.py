@@ -29,9 +29,7 @@ class GeneratorModel(PythonModel):
         self.network.load_state_dict(load_file(context.artifacts["generator.safetensors"]))
         self.network.eval()
 
-    def predict(
-        self, context: PythonModelContext, model_input: np.ndarray, params: Any = None
-    ) -> NDArray[Any]:
+    def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> NDArray[Any]:
         with torch.no_grad():
             samples: torch.Tensor = self.network(torch.from_numpy(model_input))
         return samples.numpy()

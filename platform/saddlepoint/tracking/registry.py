@@ -70,9 +70,7 @@ def log_generator(
     """
     uri = resolve(tracking_uri)
     if not re.fullmatch(r"[\w .-]+", name):
-        raise UserError(
-            f"model: {name!r} may hold only letters, digits, spaces, dots, dashes and underscores"
-        )
+        raise UserError(f"model: {name!r} may hold only letters, digits, spaces, dots, dashes and underscores")
     card = json.loads((package / "generator.json").read_text())
     weights = hashlib.sha256((package / "generator.safetensors").read_bytes()).hexdigest()
     identity = {**tags, WEIGHTS_TAG: weights}
@@ -140,9 +138,7 @@ def fetch(tracking_uri: str | None, model: str, into: Path | None = None) -> Pat
         elif logged:
             place = _place_in_run(client, logged[1], logged[2])
         else:
-            raise UserError(
-                f"model: {model!r} is none of models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/NAME"
-            )
+            raise UserError(f"model: {model!r} is none of models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/NAME")
         files = list_artifacts(f"{place}/artifacts", tracking_uri=uri)
         if "generator.json" not in [PurePosixPath(file.path).name for file in files]:
             raise UserError(f"model: {model!r} is no generator of saddlepoint: it holds no generator.json")
@@ -171,9 +167,7 @@ def _log_model(
     with tempfile.TemporaryDirectory() as folder:
         save_model(
             f"{folder}/model",
-            mlflow_model=Model(
-                model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id
-            ),
+            mlflow_model=Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id),
             python_model=str(Path(__file__).with_name("generator_model.py")),
             artifacts={file.name: str(file) for file in package.iterdir() if file.is_file()},
             code_paths=_own_code(card["network"]["factory"]) or None,
@@ -246,9 +240,7 @@ def _versions(client: MlflowClient, name: str) -> list[RegisteredVersion]:
             name=name,
             version=int(each.version),
             run_id=each.run_id or None,
-            aliases=tuple(
-                sorted(alias for alias, number in aliases.items() if int(number) == int(each.version))
-            ),
+            aliases=tuple(sorted(alias for alias, number in aliases.items() if int(number) == int(each.version))),
             tags=dict(each.tags),
             created=each.creation_timestamp,
         )
@@ -261,9 +253,7 @@ def _names(client: MlflowClient) -> list[str]:
     return sorted(m.name for m in pages(lambda token: client.search_registered_models(page_token=token)))
 
 
-def _one(
-    client: MlflowClient, name: str, *, alias: str | None = None, version: str | None = None
-) -> RegisteredVersion:
+def _one(client: MlflowClient, name: str, *, alias: str | None = None, version: str | None = None) -> RegisteredVersion:
     versions = _versions(client, name)
     if not versions:
         raise unknown("model", name, _names(client))

@@ -164,9 +164,7 @@ def _refused(error: Exception) -> bool:
         return error.response is not None and _is_refusal(error.response.status_code)
     if isinstance(error, OSError):
         return False
-    return isinstance(
-        error, ValueError | TypeError | LookupError | AttributeError
-    )  # this event breaks the code
+    return isinstance(error, ValueError | TypeError | LookupError | AttributeError)  # this event breaks the code
 
 
 def _is_refusal(status: int) -> bool:

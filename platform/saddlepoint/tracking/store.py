@@ -55,9 +55,7 @@ def resolve(uri: str | None) -> str:
     if scheme in ("http", "https") and not urlsplit(uri).hostname:
         raise UserError(f"tracking URI: {uri!r} names no server; write it as http://HOST:PORT")
     if scheme in ("", "file") and uri != "databricks":
-        raise UserError(
-            f"tracking URI: {uri!r} is a path; write it as sqlite:///mlflow.db or http://HOST:PORT"
-        )
+        raise UserError(f"tracking URI: {uri!r} is a path; write it as sqlite:///mlflow.db or http://HOST:PORT")
     if scheme not in ("", *_SERVERS, *_DATABASES):
         raise unknown("tracking URI", uri, ["sqlite", *_SERVERS, *_DATABASES])
     return uri
@@ -90,7 +88,9 @@ def connect(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces of language models
+TRAINING = {
+    "mlflow.experimentKind": "custom_model_development"
+}  # the UI opens on runs, not on traces of language models
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
@@ -120,9 +120,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
 def search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
     """All runs that the filter `query` finds, the youngest first."""
     if experiments:
-        yield from pages(
-            lambda token: client.search_runs(experiments, query, max_results=1000, page_token=token)
-        )
+        yield from pages(lambda token: client.search_runs(experiments, query, max_results=1000, page_token=token))
 
 
 def pages(ask: Callable[[str | None], "PagedList[Entity]"]) -> Iterator[Entity]:

@@ -49,9 +49,7 @@ class Tracker:
         SaddleError: the folder is in use by another process, or belongs to another sweep.
     """
 
-    def __init__(
-        self, folder: Path, *, tracking_uri: str | None, experiment: str, sweep: str | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, tracking_uri: str | None, experiment: str, sweep: str | None = None) -> None:
         self.uri = resolve(tracking_uri)
         if database(self.uri) is not None:
             with explained(self.uri):

@@ -15,9 +15,7 @@ def command(tracking_uri: str | None, port: int = 5000) -> tuple[list[str], dict
     """
     uri = resolve(tracking_uri)
     if uri.startswith(("http:", "https:", "databricks")):
-        raise UserError(
-            f"tracking URI: {redacted(uri)} is a server with a page of its own; open it in a browser"
-        )
+        raise UserError(f"tracking URI: {redacted(uri)} is a server with a page of its own; open it in a browser")
     arguments = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     if (path := database(uri)) is not None:
         connect(uri)  # makes the database, so that a UI opened first shows an empty one

@@ -93,10 +93,8 @@ def _evaluate(pipeline: Pipeline, run: Training) -> Report:
             },
         )
         save_generator(run.folder, run.generator, card)
-    seen = run.samples(
-        64 if dataset.kind == "image" else 2000, "look", seed=0
-    )  # the same z in every training
-    look = picture(seen, dataset.heldout)
+    shown = 64 if dataset.kind == "image" else 2000
+    look = picture(run.samples(shown, "look", seed=0), dataset.heldout)  # the same z in every training
     return _report(run, metrics, {} if look is None else {"samples": look})
 
 
@@ -108,8 +106,6 @@ def _final(run: Training, start: float) -> Report:
     return _report(run, metrics, {}, final=True)
 
 
-def _report(
-    run: Training, metrics: dict[str, float], pictures: dict[str, bytes], final: bool = False
-) -> Report:
+def _report(run: Training, metrics: dict[str, float], pictures: dict[str, bytes], final: bool = False) -> Report:
     best_round = 0 if run.best is None else int(run.best["round"])
     return Report(run.round, metrics, run.take_trace(), pictures, run.seconds, best_round, final)

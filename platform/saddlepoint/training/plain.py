@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..games import Batch, Game, Nets, Player
 
 Exchange = Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]  # averages gradients over workers
@@ -18,6 +19,18 @@ Exchange = Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]  # avera
 
 def alone(gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
     return gradients
+
+
+def joined(weights: Sequence[Tensor]) -> nn.Parameter:
+    """One tensor whose parts the weights become: a step then takes few operations, however many layers there are.
+
+    Equal bit for bit to a step of each weight by itself, for rules and projections that act elementwise, as
+    those of the games do; a weight that a loss does not reach gets a gradient of zeros.
+    """
+    whole = torch.cat([weight.detach().reshape(-1) for weight in weights])
+    for weight, part in zip(weights, torch.split(whole, [weight.numel() for weight in weights]), strict=True):
+        weight.data = part.view_as(weight)
+    return nn.Parameter(whole)
 
 
 class Plain:
@@ -39,6 +52,10 @@ class Plain:
             name: [w for net in player.owns for w in self.networks[net].parameters()]
             for name, player in game.players.items()
         }
+        owned = [net for player in game.players.values() for net in player.owns]
+        if len(owned) != len(set(owned)):
+            raise UserError(f"game: a network has more than one owner: {', '.join(owned)}")
+        self.whole = {name: joined(weights) for name, weights in self.weights.items()}
         self.optimizers = {name: self._optimizer(name, player) for name, player in game.players.items()}
         self.rates = {name: opt.defaults["lr"] for name, opt in self.optimizers.items()}
         self._moving: frozenset[str] | None = None
@@ -46,11 +63,9 @@ class Plain:
     def _optimizer(self, name: str, player: Player) -> torch.optim.Optimizer:
         settings = player.optimizer.read(self.h)
         rule: Callable[..., torch.optim.Optimizer] = player.optimizer.rule
-        return rule(self.weights[name], foreach=True, **settings)
+        return rule([self.whole[name]], foreach=False, **settings)
 
-    def round(
-        self, batch: Callable[[], Batch], noise: Callable[[], Any], rate: float = 1.0
-    ) -> dict[str, Tensor]:
+    def round(self, batch: Callable[[], Batch], noise: Callable[[], Any], rate: float = 1.0) -> dict[str, Tensor]:
         """Plays one round; `rate` scales every learning rate (decay).
 
         The logs are scalars, still on the device: `loss_<player>` and what the losses log, each from its
@@ -67,9 +82,7 @@ class Plain:
                 player = self.game.players[name]
                 self._freeze_all_but(player.owns)
                 loss, extra = player.loss(self.nets, seen, drawn, self.h)
-                gradients[name] = self.exchange(
-                    torch.autograd.grad(loss, self.weights[name], allow_unused=True)
-                )
+                gradients[name] = self.exchange(torch.autograd.grad(loss, self.weights[name], allow_unused=True))
                 logs[f"loss_{name}"] = loss.detach()
                 logs.update({key: value.detach() for key, value in extra.items()})
             for name in move:
@@ -77,14 +90,18 @@ class Plain:
         return logs
 
     def _step(self, name: str, gradients: Sequence[Tensor | None]) -> None:
-        for weight, gradient in zip(self.weights[name], gradients, strict=True):
-            weight.grad = gradient
+        whole = self.whole[name]
+        whole.grad = torch.cat(
+            [
+                (torch.zeros_like(weight) if gradient is None else gradient).reshape(-1)
+                for weight, gradient in zip(self.weights[name], gradients, strict=True)
+            ]
+        )
         self.optimizers[name].step()
         project = self.game.players[name].project
         if project is not None:
             with torch.no_grad():
-                weights = self.weights[name]
-                torch._foreach_copy_(weights, [project(weight, self.h) for weight in weights])
+                whole.copy_(project(whole, self.h))
 
     def _freeze_all_but(self, owned: tuple[str, ...]) -> None:
         """What a player does not own needs no gradient while it moves: no graph is kept for it."""

@@ -1,5 +1,6 @@
 """From a pipeline to the things themselves: data, device, score, networks. What is wrong in it shows here."""
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -42,9 +43,7 @@ def setup(pipeline: Pipeline) -> Setup:
 
 
 @lru_cache(maxsize=2)  # a warm worker serves many trials on the same data
-def _load(
-    name: str, options: str, samples: int | None, features: str, weights: str | None
-) -> tuple[Dataset, Scorer]:
+def _load(name: str, options: str, samples: int | None, features: str, weights: str | None) -> tuple[Dataset, Scorer]:
     dataset = data.load(name, **json.loads(options))
     return dataset, Scorer(dataset, samples=samples, features=features, feature_weights=weights)
 
@@ -87,43 +86,48 @@ def build_networks(pipeline: Pipeline, game: Game, setup: Setup) -> dict[str, nn
         name: networks.build(arguments[name]["factory"], arguments[name]["options"], f"networks.{name}")
         for name in game.networks
     }
-    _check(game, built, setup.dataset, pipeline.hyperparameters())
+    _check(game, built, setup.dataset, pipeline.hyperparameters(), pipeline.training.batch_size)
     return {name: network.to(setup.device) for name, network in built.items()}
 
 
-def _check(game: Game, built: Mapping[str, nn.Module], dataset: Dataset, h: Any) -> None:
+def _check(game: Game, built: Mapping[str, nn.Module], dataset: Dataset, h: Any, batch_size: int) -> None:
     """Samples must have the data's shape, and every loss must take a batch of it. Nothing is left changed."""
-    wanted = tuple(dataset.sample_shape)
-    rng = stream(0, "check")
     modes = {name: network.training for name, network in built.items()}
-    nets = Nets(built)
-    labels = None if dataset.train_labels is None else dataset.train_labels[:2]
-    batch = Batch(dataset.train[:2], labels)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for network in built.values():
             network.eval()  # running statistics stay as they are
+        _try(game, Nets(built), dataset, h, 2)
+        for name, network in built.items():
+            network.train(modes[name])
+        if batch_size == 1:  # batch norm refuses it, though only while it trains
+            _try(game, Nets({name: copy.deepcopy(net) for name, net in built.items()}), dataset, h, 1)
+
+
+def _try(game: Game, nets: Nets, dataset: Dataset, h: Any, n: int) -> None:
+    wanted = tuple(dataset.sample_shape)
+    rng = stream(0, "check")
+    batch = Batch(dataset.train[:n], None if dataset.train_labels is None else dataset.train_labels[:n])
+    try:
+        got = tuple(game.sample(nets, game.noise(n, rng)).shape)
+    except Exception as error:
+        raise _misfit(game.generator, wanted, n, error) from error
+    if got != (n, *wanted):
+        shape = got[1:]
+        raise UserError(f"networks.{game.generator}: gives samples of shape {shape}, but the data has {wanted}")
+    for name, player in game.players.items():
         try:
-            got = tuple(game.sample(nets, game.noise(2, rng)).shape)
+            loss, _ = player.loss(nets, batch, game.noise(n, rng), h)
         except Exception as error:
-            raise _misfit(game.generator, wanted, error) from error
-        if got != (2, *wanted):
-            raise UserError(
-                f"networks.{game.generator}: gives samples of shape {got[1:]}, but the data has {wanted}"
-            )
-        for name, player in game.players.items():
-            try:
-                loss, _ = player.loss(nets, batch, game.noise(2, rng), h)
-            except Exception as error:
-                raise _misfit(player.owns[0], wanted, error) from error
-            if loss.shape != ():
-                shape = tuple(loss.shape)
-                raise UserError(f"networks.{player.owns[0]}: the loss of the {name} is no scalar: {shape}")
-    for name, network in built.items():
-        network.train(modes[name])
+            raise _misfit(player.owns[0], wanted, n, error) from error
+        if loss.shape != ():
+            shape = tuple(loss.shape)
+            raise UserError(f"networks.{player.owns[0]}: the loss of the {name} is no scalar: {shape}")
 
 
-def _misfit(network: str, wanted: tuple[int, ...], error: Exception) -> SaddleError:
+def _misfit(network: str, wanted: tuple[int, ...], n: int, error: Exception) -> SaddleError:
     if isinstance(error, SaddleError):
         return error
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    if n == 1:
+        return UserError(f"training.batch_size: 1 does not suit networks.{network}: {reason}")
     return UserError(f"networks.{network}: does not fit the data of shape {wanted}: {reason}")

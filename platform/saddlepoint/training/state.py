@@ -32,9 +32,7 @@ class Training:
     def __init__(self, pipeline: Pipeline, seed: int, folder: Path, shared: Setup) -> None:
         self.spec, self.seed, self.folder, self.shared = pipeline.training, seed, folder, shared
         self.identity = f"{pipeline.fingerprint()}/{seed}"
-        torch.manual_seed(
-            derive(seed, "init")
-        )  # initial weights, and what networks draw themselves (dropout)
+        torch.manual_seed(derive(seed, "init"))  # initial weights, and what networks draw themselves (dropout)
         device, dataset = shared.device, shared.dataset
         self.game = build_game(pipeline)
         self.plain = Plain(self.game, build_networks(pipeline, self.game, shared), pipeline.hyperparameters())
@@ -105,9 +103,7 @@ class Training:
         return trace
 
     @torch.no_grad()
-    def samples(
-        self, n: int, purpose: str, generator: nn.Module | None = None, seed: int | None = None
-    ) -> Tensor:
+    def samples(self, n: int, purpose: str, generator: nn.Module | None = None, seed: int | None = None) -> Tensor:
         """n samples (n, *X), of the judged generator if none is given.
 
         A purpose has the same noise at every round: that of this training's seed, or of the seed given.
@@ -158,9 +154,7 @@ class Training:
         if state is None:
             return False
         if state["identity"] != self.identity:
-            raise UserError(
-                f"{path} belongs to another configuration or seed; use another folder, or remove it"
-            )
+            raise UserError(f"{path} belongs to another configuration or seed; use another folder, or remove it")
         self._restore(state)
         return True
 

@@ -47,7 +47,9 @@ class Confirmation:
     def winner(self) -> Candidate:
         best = self.candidates[0]
         if not best.scores:
-            raise SaddleError(f"no configuration could be confirmed: {best.failures[0] if best.failures else 'none ran'}")
+            raise SaddleError(
+                f"no configuration could be confirmed: {best.failures[0] if best.failures else 'none ran'}"
+            )
         return best
 
 
@@ -61,7 +63,9 @@ def confirm(sweep: Sweep) -> Confirmation:
                           f"see why: saddle show {sweep.folder.name}")  # fmt: skip
     complete.sort(key=lambda trial: metric.badness(trial.value or 0.0))
     published = sweep.search.space.defaults()
-    configurations = {f"trial {trial.number}": trial.values for trial in complete[: wanted.top] if trial.values != published}
+    configurations = {
+        f"trial {trial.number}": trial.values for trial in complete[: wanted.top] if trial.values != published
+    }
     configurations[DEFAULTS] = published
     ledger = open_ledger(pipeline, sweep.folder, f"{sweep.folder.name}.confirm", sampler="random", pruner="none")
     seeds = [derive(pipeline.seed, "confirm", index) for index in range(wanted.seeds)]

@@ -1,11 +1,11 @@
 """A sweep's place on disk. One sweep = one study = one parent run = one folder.
 
-    sweeps/NAME/pipeline.yaml   the resolved pipeline
-                ledger.db       the study (unless search.ledger names a database)
-                tracking/       what the tracking store is told, and how much of it has arrived
-                trials/0007/    a trial's checkpoint and its best generator
-                confirm/0002/   the same for a retraining on a fresh seed
-                sweep.log       what Ray and the tracking had to say
+sweeps/NAME/pipeline.yaml   the resolved pipeline
+            ledger.db       the study (unless search.ledger names a database)
+            tracking/       what the tracking store is told, and how much of it has arrived
+            trials/0007/    a trial's checkpoint and its best generator
+            confirm/0002/   the same for a retraining on a fresh seed
+            sweep.log       what Ray and the tracking had to say
 """
 
 import fcntl
@@ -71,7 +71,9 @@ class Folder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise SaddleError(f"another command is working on the sweep {self.name!r}; wait for it, or stop it") from error
+                raise SaddleError(
+                    f"another command is working on the sweep {self.name!r}; wait for it, or stop it"
+                ) from error
             yield
 
 

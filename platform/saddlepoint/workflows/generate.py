@@ -22,7 +22,9 @@ def load(model: str, tracking_uri: str | None = None) -> Generator:
     if ":" in model:
         return load_generator(registry.fetch(tracking_uri, model))
     if not Path(model).is_dir():
-        raise UserError(f"model: {model!r} is neither a folder nor of the form models:/NAME@ALIAS or models:/NAME/VERSION")
+        raise UserError(
+            f"model: {model!r} is neither a folder nor of the form models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
     return load_generator(Path(model))
 
 

@@ -38,7 +38,9 @@ def promote(sweep: Sweep, confirmation: Confirmation, *, force: bool = False) ->
     the pipeline names no model or the registry cannot be reached."""
     target, tracker = sweep.pipeline.promote, sweep.tracker
     if target is None:
-        raise UserError(f"promote: is missing in the pipeline {sweep.pipeline.name!r}; it names the model and its alias")
+        raise UserError(
+            f"promote: is missing in the pipeline {sweep.pipeline.name!r}; it names the model and its alias"
+        )
     winner, metric = confirmation.winner, METRICS[confirmation.metric]
     place = min(range(len(winner.scores)), key=lambda i: metric.badness(winner.scores[i][metric.name]))
     folder, key = winner.folders[place], winner.keys[place]

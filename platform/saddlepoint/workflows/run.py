@@ -1,4 +1,4 @@
-"""The whole: sweep, confirm, promote, and a look at what was promoted. Safe to repeat: each part goes on where it was."""
+"""The whole: sweep, confirm, promote, and a look at what was promoted. Repeated, each part goes on where it was."""
 
 from dataclasses import dataclass
 from pathlib import Path

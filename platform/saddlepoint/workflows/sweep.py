@@ -112,7 +112,10 @@ def opened(pipeline: Pipeline, root: Path | None = None, view: View = unseen) ->
     search = searched(pipeline)
     shared = setup(pipeline)
     folder = Folder.of(pipeline, root)
-    for values in ({}, search.space.defaults()):  # built here once, in memory, so that no worker finds out first
+    for values in (
+        {},
+        search.space.defaults(),
+    ):  # built here once, in memory, so that no worker finds out first
         Training(pipeline.with_values(values), pipeline.seed, folder.path, shared)
     with folder.locked():
         folder.begin(pipeline)

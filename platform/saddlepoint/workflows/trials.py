@@ -131,5 +131,3 @@ class Trials:
             (folder / CHECKPOINT).unlink(missing_ok=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-
-
