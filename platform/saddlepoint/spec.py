@@ -248,6 +248,7 @@ class Pipeline(Strict):
             for key, value in self.content().items()
             if key not in ("name", "experiment", "confirm", "promote", "resources")
         }
+        content["training"] = {key: value for key, value in content["training"].items() if key != "device"}
         content["search"] = self.search and self.search.model_dump(mode="json", exclude={"trials", "ledger"})
         content["game"] |= {
             "structure": str(self.structure()),

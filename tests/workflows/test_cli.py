@@ -160,9 +160,9 @@ def test_plan_prints_what_would_run_and_starts_nothing(
 ) -> None:
     assert saddle(monkeypatch, "plan", "digits-wgan", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["trials"] == 20
-    assert plan["rungs"] == [200, 600]
-    assert plan["retrainings"] == 9
+    assert plan["trials"] == 40
+    assert plan["rungs"] == [400, 1200]
+    assert plan["retrainings"] == 12
     assert plan["parameters"] == {"critic": 64 * 128 + 128 + 128 * 128 + 128 + 128 + 1,
                                   "generator": 64 * 128 + 128 + 128 * 128 + 128 + 128 * 64 + 64}  # fmt: skip
     assert plan["round_milliseconds"] > 0

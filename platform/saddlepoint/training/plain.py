@@ -63,7 +63,7 @@ class Plain:
     def _optimizer(self, name: str, player: Player) -> torch.optim.Optimizer:
         settings = player.optimizer.read(self.h)
         rule: Callable[..., torch.optim.Optimizer] = player.optimizer.rule
-        return rule([self.whole[name]], foreach=False, **settings)
+        return rule([self.whole[name]], **settings)
 
     def round(self, batch: Callable[[], Batch], noise: Callable[[], Any], rate: float = 1.0) -> dict[str, Tensor]:
         """Plays one round; `rate` scales every learning rate (decay).
