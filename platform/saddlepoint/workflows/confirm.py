@@ -3,7 +3,8 @@
 The retrainings stand in a ledger of their own (study NAME.confirm), so they survive a crash as trials do.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -80,18 +81,19 @@ def confirm(sweep: Sweep) -> Confirmation:
     ]
     candidates.sort(key=lambda c: metric.badness(c.mean(metric.name)) if c.scores else float("inf"))
     result = Confirmation(metric.name, wanted.seeds, sweep.shared.scorer.floor(), candidates)
-    sweep.tracker.log("sweep", len(sweep.ledger.trials()), _as_metrics(result))
+    _tell(sweep, result)
     return result
 
 
-def _as_metrics(result: Confirmation) -> dict[str, float]:
-    logged = {}
+def _tell(sweep: Sweep, result: Confirmation) -> None:
+    """On the parent run: the objective of each configuration as a metric, the whole evidence as a file."""
+    means = {}
     for place, candidate in enumerate(result.candidates, start=1):
-        prefix = "confirm/defaults" if candidate.name == DEFAULTS else f"confirm/top{place}"
-        for name in candidate.scores[0] if candidate.scores else ():
-            if name in METRICS:  # the shares of single classes are told by the runs themselves
-                logged[f"{prefix}/{name}"] = candidate.mean(name)
-    return logged
+        name = "defaults" if candidate.name == DEFAULTS else f"place_{place}"
+        if candidate.scores:
+            means[f"confirm/{result.metric}_{name}"] = candidate.mean(result.metric)
+    sweep.tracker.log("sweep", len(sweep.ledger.trials()), means)
+    sweep.tracker.artifact("sweep", "confirmation.json", json.dumps(asdict(result), default=str, indent=2))
 
 
 def _candidate(sweep: Sweep, name: str, values: dict[str, Any], records: list[TrialRecord]) -> Candidate:

@@ -140,7 +140,8 @@ def begin_parent(at: Sweep) -> None:
     tags = {"saddle.kind": "sweep", "saddle.pipeline": at.pipeline.fingerprint()}
     at.tracker.start_run("sweep", name=at.folder.name, params=at.pipeline.flat(), tags=tags | at.tags)
     at.tracker.artifact("sweep", "pipeline.yaml", at.pipeline.yaml())
-    at.tracker.log("sweep", 0, {f"floor/{name}": value for name, value in at.shared.scorer.floor().items()})
+    floor = {f"floor/{name}": value for name, value in at.shared.scorer.floor().items() if name in METRICS}
+    at.tracker.log("sweep", 0, floor)  # without the share of each class, a chart each
 
 
 def sweep(pipeline: Pipeline, *, root: Path | None = None, view: View = unseen) -> list[TrialRecord]:
