@@ -1,7 +1,11 @@
-"""What every game keeps to. To add a game, add its line to NETWORKS; it needs no test of its own here."""
+"""What every game keeps to, the user's game of docs/own_game.md included.
+
+To add a game, give it its small pipeline in tests/conftest.py; it needs no test of its own here. What trainings,
+pictures and the registry do with every game stands in tests/workflows/test_every_game.py.
+"""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, fields
 from typing import Any, NamedTuple
 
@@ -10,26 +14,26 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from saddlepoint import games, networks
+from saddlepoint import games
 from saddlepoint.games import Batch, Game, Nets
+from saddlepoint.spec import Pipeline
+from saddlepoint.training.batches import batches
 from saddlepoint.training.plain import Plain
 from saddlepoint.training.sentinel import Diverged, Sentinel
+from saddlepoint.training.setup import build_game, build_networks, setup
 
-NETWORKS = {
-    "gan": {"generator": "mlp_generator", "discriminator": "mlp_critic"},
-    "wgan": {"generator": "mlp_generator", "critic": "mlp_critic"},
-}
-every_game = pytest.mark.parametrize("name", games.GAMES)
+every_game = pytest.mark.parametrize("name", [*games.GAMES, "lsgan:game"])
 
 B = 32
 
 
 class Play(NamedTuple):
-    """One game, ready: seeded networks on points in the plane."""
+    """One game, ready: seeded networks, a batch of its data, noise, and fakes for the players that have a pool."""
 
     game: Game
     networks: dict[str, nn.Module]
     h: Any
+    batches: Callable[[], Batch]
     batch: Batch
     noise: Any
 
@@ -37,30 +41,39 @@ class Play(NamedTuple):
     def nets(self) -> Nets:
         return Nets(self.networks)
 
+    def seen(self, player: str) -> Batch:
+        pool = self.game.players[player].pool
+        with torch.no_grad():
+            return self.batch._replace(past=pool.fakes(self.nets, self.batch, self.noise) if pool else None)
 
-def play(name: str, **changes: float) -> Play:
-    torch.manual_seed(0)
-    rng = torch.Generator().manual_seed(1)
-    algorithm = games.find(name)
-    structure = algorithm.Structure()
-    game = algorithm.game(structure)
-    facts = {"z_dim": structure.z_dim, "sample_shape": [2], "classes": 4}
-    built = {}
-    for net in game.networks:
-        factory = NETWORKS[name][net]
-        arguments = networks.with_facts(factory, {"widths": [16]}, facts)
-        built[net] = networks.build(factory, arguments)
-    h = algorithm.Hyperparameters()._replace(**changes)
-    batch = Batch(3 + torch.randn(B, 2, generator=rng), torch.arange(B) % 4)
-    return Play(game, built, h, batch, game.noise(B, rng))
+    def loss(self, player: str, h: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.game.players[player].loss(self.nets, self.seen(player), self.noise, h or self.h)
+
+
+Small = Callable[..., Pipeline]
+Ready = Callable[..., Play]
+
+
+@pytest.fixture
+def play(game_in_small: Small) -> Ready:
+    def build(name: str, **changes: float) -> Play:
+        torch.manual_seed(0)
+        pipeline = game_in_small(name)
+        shared = setup(pipeline)
+        game = build_game(pipeline)
+        built = build_networks(pipeline, game, shared)
+        h = pipeline.hyperparameters()._replace(**changes)
+        source = batches(shared.dataset, B, 1, shared.device)
+        return Play(game, built, h, source, source(), game.noise(B, torch.Generator().manual_seed(1)))
+
+    return build
 
 
 def rounds(at: Play, n: int) -> Plain:
     plain = Plain(at.game, at.networks, at.h)
     rng = torch.Generator().manual_seed(2)
     for _ in range(n):
-        x = 3 + torch.randn(B, 2, generator=rng)
-        plain.round(lambda x=x: at.batch._replace(x=x), lambda: at.game.noise(B, rng))  # type: ignore[misc]
+        plain.round(at.batches, lambda: at.game.noise(B, rng))
     return plain
 
 
@@ -68,12 +81,9 @@ def all_weights(built: dict[str, nn.Module]) -> Tensor:
     return torch.cat([w.detach().flatten() for net in built.values() for w in net.parameters()])
 
 
-def test_every_game_stands_here() -> None:
-    assert set(NETWORKS) == set(games.GAMES)
-
-
 @every_game
-def test_structure_is_hashable_and_apart_from_the_hyperparameters(name: str) -> None:
+def test_structure_is_hashable_and_apart_from_the_hyperparameters(name: str, game_in_small: Small) -> None:
+    game_in_small(name)  # one's own module can be imported from here on
     algorithm = games.find(name)
     structure = algorithm.Structure()
     assert hash(structure) == hash(algorithm.Structure())
@@ -86,19 +96,20 @@ def test_structure_is_hashable_and_apart_from_the_hyperparameters(name: str) -> 
 
 
 @every_game
-def test_every_player_moves_and_its_networks_exist(name: str) -> None:
+def test_every_player_moves_and_what_ships_can_be_used(name: str, play: Ready) -> None:
     game = play(name).game
     assert {player for move in game.order for player in move} == set(game.players)
-    assert set(game.networks) == set(NETWORKS[name])
-    assert game.generator in game.networks
+    assert set(game.ships) <= set(game.networks)
+    assert game.sample or game.translate
+    assert (game.needs == "domains") == bool(game.translate)
 
 
 @every_game
-def test_losses_are_pure(name: str) -> None:
+def test_losses_are_pure(name: str, play: Ready) -> None:
     at = play(name)
     weights, x, random = all_weights(at.networks), at.batch.x.clone(), torch.get_rng_state()
-    for player in at.game.players.values():
-        once, again = (player.loss(at.nets, at.batch, at.noise, at.h) for _ in range(2))
+    for player in at.game.players:
+        once, again = (at.loss(player) for _ in range(2))
         assert once[0].dim() == 0
         assert torch.equal(once[0], again[0])
         assert once[1].keys() == again[1].keys()
@@ -119,11 +130,11 @@ def frozen_but(at: Play, owned: tuple[str, ...]) -> Iterator[tuple[bool, Tensor]
 
 
 @every_game
-def test_a_loss_moves_what_its_player_owns_and_needs_nothing_else(name: str) -> None:
+def test_a_loss_moves_what_its_player_owns_and_needs_nothing_else(name: str, play: Ready) -> None:
     at = play(name)
-    for player in at.game.players.values():
+    for name_of, player in at.game.players.items():
         marked = list(frozen_but(at, player.owns))
-        loss, _ = player.loss(at.nets, at.batch, at.noise, at.h)
+        loss, _ = at.loss(name_of)
         for mine, weight in marked:
             if mine:
                 (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
@@ -136,22 +147,24 @@ def test_a_loss_moves_what_its_player_owns_and_needs_nothing_else(name: str) -> 
 
 
 @every_game
-def test_a_small_step_down_the_gradient_lowers_the_players_own_loss(name: str) -> None:
+def test_a_small_step_down_the_gradient_lowers_the_players_own_loss(name: str, play: Ready) -> None:
+    """By as much as the gradient says: |step| * |gradient|, to 10 % or within the noise of 32 bits."""
     at = play(name)
-    for player in at.game.players.values():
+    for name_of, player in at.game.players.items():
         mine = [weight for own, weight in frozen_but(at, player.owns) if own]
-        before, _ = player.loss(at.nets, at.batch, at.noise, at.h)
+        before, _ = at.loss(name_of)
         gradients = torch.autograd.grad(before, mine)
-        fall = 1e-3 * sum(float(g.square().sum()) for g in gradients)
+        slope = sum(float(g.square().sum()) for g in gradients)
+        step = min(1e-3, 1e-3 * float(before.detach().abs()) / slope)
         with torch.no_grad():
             for weight, gradient in zip(mine, gradients, strict=True):
-                weight -= 1e-3 * gradient
-            after, _ = player.loss(at.nets, at.batch, at.noise, at.h)
-        assert float(before.detach() - after) == pytest.approx(fall, rel=0.1)
+                weight -= step * gradient
+            after, _ = at.loss(name_of)
+        assert float(before.detach() - after) == pytest.approx(step * slope, rel=0.1)
 
 
 @every_game
-def test_every_hyperparameter_changes_the_weights_within_two_rounds(name: str) -> None:
+def test_every_hyperparameter_changes_the_weights_within_two_rounds(name: str, play: Ready) -> None:
     """A searched value that changes nothing is a failure of the search, not a detail."""
     at = play(name)
     ordinary = all_weights(rounds(at, 2).networks)
@@ -162,7 +175,7 @@ def test_every_hyperparameter_changes_the_weights_within_two_rounds(name: str) -
 
 
 @every_game
-def test_all_networks_move_in_one_round(name: str) -> None:
+def test_all_networks_move_in_one_round(name: str, play: Ready) -> None:
     at = play(name)
     before = copy.deepcopy(at.networks)
     after = rounds(at, 1).networks
@@ -171,7 +184,7 @@ def test_all_networks_move_in_one_round(name: str) -> None:
 
 
 @every_game
-def test_projections_are_pure_and_projecting_twice_is_projecting_once(name: str) -> None:
+def test_projections_are_pure_and_projecting_twice_is_projecting_once(name: str, play: Ready) -> None:
     at = play(name)
     for player in at.game.players.values():
         if player.project is None:
@@ -185,26 +198,35 @@ def test_projections_are_pure_and_projecting_twice_is_projecting_once(name: str)
 
 
 @every_game
-def test_noise_is_the_generators_and_samples_have_the_datas_shape(name: str) -> None:
+def test_what_is_made_is_the_noises_or_the_sources_and_has_the_datas_shape(name: str, play: Ready) -> None:
     at = play(name)
-    rng, same = torch.Generator().manual_seed(7), torch.Generator().manual_seed(7)
-    first, again, second = at.game.noise(B, rng), at.game.noise(B, same), at.game.noise(B, rng)
+    shape = at.batch.x.shape
     with torch.no_grad():
-        samples = [at.game.sample(at.nets, noise) for noise in (first, again, second)]
-    assert all(sample.shape == (B, 2) for sample in samples)
-    assert torch.equal(samples[0], samples[1])
-    assert not torch.isclose(samples[0], samples[2]).any()
+        for translate, source in zip(at.game.translate.values(), at.batch, strict=False):
+            once, again = translate(at.nets, source), translate(at.nets, source)
+            assert once.shape == shape
+            assert torch.equal(once, again)
+            assert not torch.isclose(once, translate(at.nets, source.flip(0))).all()
+        if at.game.sample is None:
+            return
+        draw, labels = at.game.latent or at.game.noise, at.batch.y if at.game.needs == "labels" else None
+        rng, same = torch.Generator().manual_seed(7), torch.Generator().manual_seed(7)
+        latents = draw(B, rng), draw(B, same), draw(B, rng)
+        first, again, second = (at.game.sample(at.nets, latent, labels) for latent in latents)
+    assert first.shape == shape
+    assert torch.equal(first, again)
+    assert not torch.isclose(first, second).all(dim=0).any()
 
 
 @every_game
-def test_a_broken_network_is_seen_by_the_sentinel(name: str) -> None:
-    for net in NETWORKS[name]:
+def test_a_broken_network_is_seen_by_the_sentinel(name: str, play: Ready) -> None:
+    for net in play(name).networks:
         at = play(name)
         with torch.no_grad():
             next(at.networks[net].parameters()).fill_(torch.nan)
         plain = Plain(at.game, at.networks, at.h)
         logs = plain.round(lambda at=at: at.batch, lambda at=at: at.noise)  # type: ignore[misc]
-        sentinel = Sentinel(at.batch.x)
+        sentinel = Sentinel({"samples": at.batch.x})
         with pytest.raises(Diverged, match=r"is nan by round 1$"):
             sentinel.see_logs(1, {key: float(value) for key, value in logs.items()})
         with pytest.raises(Diverged, match="is not finite at round 1"):
@@ -212,12 +234,13 @@ def test_a_broken_network_is_seen_by_the_sentinel(name: str) -> None:
 
 
 @every_game
-def test_lanes_of_weights_and_hyperparameters_in_one_program_equal_each_alone(name: str) -> None:
+def test_lanes_of_weights_and_hyperparameters_in_one_program_equal_each_alone(name: str, play: Ready) -> None:
     """What fusing needs: no control flow on values, and hyperparameters that may be tensors."""
     lanes = [play(name), play(name)]
     with torch.no_grad():
-        for weight in lanes[1].networks[lanes[1].game.generator].parameters():
-            weight += 0.1
+        for net in lanes[1].game.ships:
+            for weight in lanes[1].networks[net].parameters():
+                weight += 0.1
     stacked = {
         net: {
             key: torch.stack([dict(at.networks[net].named_parameters())[key].detach() for at in lanes])
@@ -226,17 +249,19 @@ def test_lanes_of_weights_and_hyperparameters_in_one_program_equal_each_alone(na
         for net in lanes[0].networks
     }
     h = type(lanes[0].h)(*(torch.tensor([value, 2 * value]) for value in lanes[0].h))
-    for player in lanes[0].game.players.values():
+    for name_of, player in lanes[0].game.players.items():
+        seen = lanes[0].seen(name_of)
 
-        def loss(weights: dict[str, Any], h: Any, player: Any = player) -> Tensor:
+        def loss(weights: dict[str, Any], h: Any, player: Any = player, seen: Batch = seen) -> Tensor:
             def net(name: str) -> Any:
-                return lambda x: functional_call(lanes[0].networks[name], weights[name], (x,))
+                return lambda *inputs: functional_call(lanes[0].networks[name], weights[name], inputs)
 
             value: Tensor
-            value, _ = player.loss(Nets({n: net(n) for n in weights}), lanes[0].batch, lanes[0].noise, h)
+            value, _ = player.loss(Nets({n: net(n) for n in weights}), seen, lanes[0].noise, h)
             return value
 
         together = vmap(loss)(stacked, h)
         for lane, at in enumerate(lanes):
-            alone, _ = player.loss(at.nets, lanes[0].batch, lanes[0].noise, at.h)
+            doubled = type(at.h)(*((1 + lane) * value for value in at.h))
+            alone, _ = player.loss(at.nets, seen, lanes[0].noise, doubled)
             torch.testing.assert_close(together[lane], alone.detach(), rtol=1e-5, atol=1e-6)

@@ -4,12 +4,44 @@ import inspect
 from types import ModuleType
 from typing import Any, Protocol, cast
 
-from ..errors import UserError, unknown
+from ..errors import SaddleError, UserError, unknown
 from ..imports import resolve
-from . import gan, wgan
-from .game import Batch, Game, Nets, Optimizer, Player, normal
+from . import avb, cgan, cwgan, cyclegan, gan, vae, wgan
+from .cgan import conditional
+from .game import (
+    Batch,
+    Count,
+    Fraction,
+    Game,
+    Inference,
+    Nets,
+    Optimizer,
+    Player,
+    Pool,
+    Positive,
+    normal,
+    silent,
+)
 
-__all__ = ["GAMES", "Algorithm", "Batch", "Game", "Nets", "Optimizer", "Player", "find", "normal"]
+__all__ = [
+    "GAMES",
+    "Algorithm",
+    "Batch",
+    "Count",
+    "Fraction",
+    "Game",
+    "Inference",
+    "Nets",
+    "Optimizer",
+    "Player",
+    "Pool",
+    "Positive",
+    "build",
+    "conditional",
+    "find",
+    "normal",
+    "silent",
+]
 
 
 class Algorithm(Protocol):
@@ -21,7 +53,15 @@ class Algorithm(Protocol):
     def game(self, s: Any) -> Game: ...
 
 
-GAMES: dict[str, ModuleType] = {"gan": gan, "wgan": wgan}
+GAMES: dict[str, ModuleType] = {
+    "gan": gan,
+    "wgan": wgan,
+    "cgan": cgan,
+    "cwgan": cwgan,
+    "cyclegan": cyclegan,
+    "avb": avb,
+    "vae": vae,
+}
 
 
 def find(name: str) -> Algorithm:
@@ -39,3 +79,20 @@ def find(name: str) -> Algorithm:
             "a game is a module with Structure, Hyperparameters and game(structure)"
         )
     return cast(Algorithm, module)
+
+
+def build(name: str, structure: Any) -> Game:
+    """The game of this structure. Raises UserError if one's own fails, or gives something else."""
+    algorithm = find(name)
+    try:
+        made = algorithm.game(structure)
+    except SaddleError:
+        raise
+    except Exception as error:
+        if name in GAMES:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"game.name: {name!r} fails with {structure}: {reason}") from error
+    if not isinstance(made, Game):
+        raise UserError(f"game.name: {name!r} gives {type(made).__name__}, not a Game")
+    return made

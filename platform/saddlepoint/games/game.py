@@ -11,12 +11,14 @@ paper's algorithm:
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
+
+from ..errors import UserError, unknown
 
 Positive = Annotated[float, Gt(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
@@ -29,7 +31,8 @@ class Batch(NamedTuple):
     """What one move sees of the data."""
 
     x: Tensor  # (B, *X)
-    y: Tensor | None = None  # the labels of x (B,), or samples of a second domain
+    y: Tensor | None = None  # the labels of x (B,), or samples of a second domain (B, *Y)
+    past: Tensor | None = None  # what the pool of the player gave for its fakes (B, *X): some are from earlier moves
 
 
 class Nets:
@@ -57,9 +60,11 @@ class Optimizer:
         self.settings = settings
 
     def read(self, h: Any) -> dict[str, Any]:
-        """The settings with each name replaced by its value in the hyperparameters `h`."""
+        """The settings with each name replaced by its value in the hyperparameters `h`; UserError if it has none."""
 
         def value(setting: Setting) -> Any:
+            if isinstance(setting, str) and not hasattr(h, setting):
+                raise unknown(f"game: a setting of {self.rule.__name__}", setting, h._fields)
             return getattr(h, setting) if isinstance(setting, str) else setting
 
         return {
@@ -74,23 +79,59 @@ Noise = Callable[[int, torch.Generator], Any]  # (B, generator) -> what the loss
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Fakes of earlier moves, which a player sees in place of half of the new ones (`Batch.past`).
+
+    Shrivastava et al. (2017), arXiv:1612.07828, section 2.3. The runner keeps it, seeded and in its checkpoints.
+    """
+
+    fakes: Callable[[Nets, Batch, Any], Tensor]  # (nets, batch, noise) -> (B, *X)
+    size: int
+
+
+@dataclass(frozen=True)
 class Player:
     owns: tuple[str, ...]  # the networks that this loss moves; every other one is frozen meanwhile
     loss: Loss  # minimised
     optimizer: Optimizer
     project: Project | None = None  # of each weight, after every step
+    pool: Pool | None = None
 
 
 Move = tuple[str, ...]  # the players that move at once, on the same batch and noise, from the same weights
+Needs = Literal["samples", "labels", "domains"]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What a game with an encoder knows of the latents behind a sample."""
+
+    posterior: Callable[[Nets, Tensor, Any], Tensor]  # (nets, x, noise) -> z (B, Z), drawn from q(z|x)
+    log_likelihood: Callable[[Nets, Tensor, Tensor], Tensor]  # (nets, x, z) -> log p(x|z) in nats (B,)
 
 
 @dataclass(frozen=True)
 class Game:
     players: Mapping[str, Player]
     order: tuple[Move, ...]  # one round; each move draws a fresh batch and fresh noise
-    noise: Noise
-    sample: Callable[[Nets, Any], Tensor]  # (nets, noise) -> (B, *X)
-    generator: str = "generator"  # the network that sampling needs: averaged, kept and shipped
+    noise: Noise  # of the losses
+    sample: Callable[[Nets, Any, Tensor | None], Tensor] | None = None  # (nets, latent, labels) -> (B, *X)
+    latent: Noise | None = None  # what `sample` takes; the noise of the losses if not given
+    translate: Mapping[str, Callable[[Nets, Tensor], Tensor]] = field(default_factory=dict)  # by direction
+    inference: Inference | None = None
+    ships: tuple[str, ...] = ("generator",)  # the networks that use needs: averaged, scored, kept and shipped
+    needs: Needs = "samples"  # of the data: also labels, or a second domain
+
+    def __post_init__(self) -> None:
+        for place, names, known in (
+            ("the order of moves", {name for move in self.order for name in move}, self.players),
+            ("ships", self.ships, self.networks),
+        ):
+            for name in names:
+                if name not in known:
+                    raise unknown(f"game: {place}", name, known)
+        if self.sample is None and not self.translate:
+            raise UserError("game: it has neither `sample` nor `translate`; nothing could be scored or shipped")
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -100,3 +141,7 @@ class Game:
 def normal(*shape: int) -> Noise:
     """Standard normal noise of shape (B, *shape), on the device of the random generator."""
     return lambda batch, rng: torch.randn(batch, *shape, generator=rng, device=rng.device)
+
+
+def silent(batch: int, rng: torch.Generator) -> None:
+    """The noise of a game that needs none."""

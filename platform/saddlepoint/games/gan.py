@@ -69,5 +69,5 @@ def game(s: Structure) -> Game:
         players={"discriminator": discriminator, "generator": generator},
         order=(("discriminator",),) * s.k + (("generator",),),
         noise=normal(s.z_dim),
-        sample=lambda nets, z: nets.generator(z),
+        sample=lambda nets, z, y: nets.generator(z),
     )

@@ -49,5 +49,5 @@ def game(s: Structure) -> Game:
         players={"critic": critic, "generator": generator},
         order=(("critic",),) * s.n_critic + (("generator",),),
         noise=normal(s.z_dim),
-        sample=lambda nets, z: nets.generator(z),
+        sample=lambda nets, z, y: nets.generator(z),
     )

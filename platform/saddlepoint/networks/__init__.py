@@ -15,7 +15,7 @@ from torch import nn
 from ..errors import SaddleError, UserError, unknown
 from ..imports import resolve
 from ..validation import explain
-from . import dcgan, mlp
+from . import conditional, dcgan, encoders, mlp, patchgan, resnet
 
 __all__ = ["NETWORKS", "build", "find", "with_facts"]
 
@@ -24,6 +24,17 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp_critic": mlp.Critic,
     "dcgan_generator": dcgan.Generator,
     "dcgan_critic": dcgan.Critic,
+    "conditional_mlp_generator": conditional.MLPGenerator,
+    "conditional_mlp_critic": conditional.MLPCritic,
+    "conditional_dcgan_generator": conditional.DCGANGenerator,
+    "conditional_dcgan_critic": conditional.DCGANCritic,
+    "resnet_generator": resnet.Generator,
+    "patchgan_discriminator": patchgan.Discriminator,
+    "noise_encoder": encoders.NoiseEncoder,
+    "basis_encoder": encoders.BasisEncoder,
+    "gaussian_encoder": encoders.GaussianEncoder,
+    "bernoulli_decoder": encoders.BernoulliDecoder,
+    "adversary": encoders.Adversary,
 }
 
 
