@@ -36,3 +36,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
+
+
+def cache_folder() -> Path:
+    """Where what can be made or downloaded again is kept: `$SADDLE_CACHE`, else `~/.cache/saddlepoint`."""
+    chosen = os.environ.get("SADDLE_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "saddlepoint"

@@ -91,6 +91,27 @@ def test_fingerprint_is_of_the_content_and_not_of_the_name():
     assert len(prints) == 13
 
 
+class Rows:
+    """A stream, to `Dataset.build`."""
+
+    def __init__(self, fingerprint):
+        self.fingerprint = fingerprint
+
+    def __len__(self):
+        return 100
+
+    def epoch(self, seed, start=0):
+        return iter(())
+
+
+def test_a_stream_is_kept_and_is_part_of_the_fingerprint():
+    stream = Rows("a")
+    data = build(stream=stream)
+    assert data.stream is data.to("meta").stream is stream
+    prints = {build(stream=given).fingerprint for given in (None, stream, Rows("a"), Rows("b"))}
+    assert len(prints) == 3
+
+
 @pytest.mark.parametrize("n", [2, 7, 100])
 def test_halves_part_everything_once(n):
     train, heldout = halves(n, seed=3)

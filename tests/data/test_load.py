@@ -1,5 +1,6 @@
 """`load` and import paths: every wrong input is one line that names the key, and says what would be right."""
 
+import inspect
 import sys
 
 import pytest
@@ -50,8 +51,13 @@ def message(call, *args, **kwargs):
 
 
 def test_every_set_has_a_default_but_for_what_it_must_be_told():
-    assert set(DATASETS) == {"digits", "ring", "grid", "image_folder"}
-    assert message(load, "image_folder") == "data.path: missing; image_folder needs it"
+    needed = {"image_folder": "path", "unpaired_folder": "path", "parquet": "path", "unpaired": "x"}
+    assert needed.keys() < DATASETS.keys()
+    for name, function in DATASETS.items():
+        parameters = inspect.signature(function).parameters.values()
+        assert any(parameter.default is parameter.empty for parameter in parameters) == (name in needed)
+    for name, option in needed.items():
+        assert message(load, name) == f"data.{option}: missing; {name} needs it"
 
 
 def test_unknown_names_come_with_the_nearest():

@@ -6,20 +6,59 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-from saddlepoint.data.dataset import Dataset, Kind, Mixture
+from saddlepoint.data.dataset import Dataset, Kind, Mixture, Stream, join
 from saddlepoint.data.digits import digits
-from saddlepoint.data.image_folder import image_folder
+from saddlepoint.data.four_points import four_points
+from saddlepoint.data.image_folder import image_folder, image_folder_files
+from saddlepoint.data.images import FileSet
 from saddlepoint.data.mixtures import grid, ring
+from saddlepoint.data.parquet import parquet
+from saddlepoint.data.unpaired import digits_pairs, unpaired_folder, unpaired_folder_files
+from saddlepoint.data.vision import celeba, celeba_files, cifar10, fashion_mnist, mnist
 from saddlepoint.errors import SaddleError, UserError, unknown
 from saddlepoint.imports import resolve
 
-__all__ = ["DATASETS", "Dataset", "Kind", "Mixture", "load"]
+__all__ = ["DATASETS", "FILES", "Dataset", "FileSet", "Kind", "Mixture", "Stream", "image_files", "join", "load"]
+
+
+def unpaired(x: Mapping[str, Any], y: Mapping[str, Any], paired: bool = False) -> Dataset:
+    """Any two data sets as the domains of a translation, each by its name and options: {"name": "parquet", ...}.
+
+    `paired`: the held-out halves are, row by row.
+    """
+    return join("unpaired", _domain("x", x), _domain("y", y), paired=paired)
+
+
+def _domain(side: str, options: Mapping[str, Any]) -> Dataset:
+    if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
+        raise UserError(f"data.{side}: {options!r} cannot be; it must be a data set's name and options")
+    try:
+        return load(options["name"], **{key: value for key, value in options.items() if key != "name"})
+    except SaddleError as error:  # it speaks of data.path, and means data.x.path
+        raise type(error)(str(error).replace("data.", f"data.{side}.", 1)) from error
+
 
 DATASETS: Mapping[str, Callable[..., Dataset]] = {
     "digits": digits,
+    "digits_pairs": digits_pairs,
     "ring": ring,
     "grid": grid,
+    "four_points": four_points,
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "celeba": celeba,
     "image_folder": image_folder,
+    "unpaired_folder": unpaired_folder,
+    "unpaired": unpaired,
+    "parquet": parquet,
+}
+
+# of the sets that are made of image files: what opens them without reading one; one set, or two domains
+FILES: Mapping[str, Callable[..., FileSet | tuple[FileSet, FileSet]]] = {
+    "celeba": celeba_files,
+    "image_folder": image_folder_files,
+    "unpaired_folder": unpaired_folder_files,
 }
 
 
@@ -51,6 +90,13 @@ def load(name: str, /, **options: object) -> Dataset:
     return dataset
 
 
+def image_files(name: str, /, **options: object) -> tuple[FileSet, ...]:
+    """The data set `name` of FILES, unread: one set, or the two domains. Raises UserError as `load`."""
+    _check(name, FILES[name], options)
+    found = FILES[name](**options)
+    return (found,) if isinstance(found, FileSet) else found
+
+
 def _own(name: str) -> Callable[..., Dataset]:
     function = resolve("data.name", name)
     if not callable(function):
@@ -58,7 +104,7 @@ def _own(name: str) -> Callable[..., Dataset]:
     return function
 
 
-def _check(name: str, function: Callable[..., Dataset], options: Mapping[str, object]) -> None:
+def _check(name: str, function: Callable[..., object], options: Mapping[str, object]) -> None:
     """That `options` fit the signature of `function`: names, what is required, annotated plain types."""
     try:
         signature = inspect.signature(function, eval_str=True)

@@ -4,8 +4,9 @@ Shapes   N training samples, M held-out samples, X the shape of one sample, K mo
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -25,9 +26,30 @@ class Mixture:
     std: float
 
 
+class Stream(Protocol):
+    """A training half that is larger than memory."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole content, as honest as can be had without reading all of it; it becomes part of the set's."""
+
+    def __len__(self) -> int:
+        """N, the rows."""
+
+    def epoch(self, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """All rows once, in an order that the seed fixes, in pieces: samples (n, *X) float32, labels (n,) int64.
+
+        `start` rows are left out, without reading what lies wholly before them: a resumed run goes on there.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Made by `Dataset.build`, which validates. Compare two by their fingerprints."""
+    """Made by `Dataset.build`, which validates. Compare two by their fingerprints.
+
+    For translation it has a `target`: the second domain, a data set of its own, whose training half is not
+    paired with this one's. `paired`: the held-out halves are, row by row, for scores only.
+    """
 
     name: str
     kind: Kind
@@ -38,6 +60,9 @@ class Dataset:
     classes: int | None
     mixture: Mixture | None
     fingerprint: str  # sha256 of the content: equal data have it equal, whatever their name, on any machine
+    stream: Stream | None = None  # what batches come from; `train` is then a sample of it
+    target: "Dataset | None" = None
+    paired: bool = False
 
     @classmethod
     def build(
@@ -51,8 +76,9 @@ class Dataset:
         heldout_labels: Tensor | None = None,
         classes: int | None = None,
         mixture: Mixture | None = None,
+        stream: Stream | None = None,
     ) -> Self:
-        """The data set of these tensors, with its fingerprint.
+        """The data set of these tensors, with its fingerprint. With a stream, `train` is a sample of what it gives.
 
         Raises:
             UserError: a half that is empty, not float32, not finite, or of another shape than its kind or
@@ -79,16 +105,18 @@ class Dataset:
             if not (fits and mixture.std > 0):
                 raise UserError(f"data.name: {name!r}: a mixture needs points (N, D), means (K, D), a std above 0")
         described = f"{kind} classes={classes} std={mixture.std if mixture else None}"
+        if stream is not None:
+            described += f" stream={stream.fingerprint}"
         means = mixture.means if mixture else None
         fingerprint = _fingerprint(described, train, heldout, train_labels, heldout_labels, means)
-        return cls(name, kind, train, heldout, train_labels, heldout_labels, classes, mixture, fingerprint)
+        return cls(name, kind, train, heldout, train_labels, heldout_labels, classes, mixture, fingerprint, stream)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
         return tuple(self.train.shape[1:])
 
     def to(self, device: torch.device | str) -> Self:
-        """The same data on `device`; the fingerprint stays."""
+        """The same data on `device`, the target too; a stream stays where it is, and so does the fingerprint."""
 
         def move(tensor: Tensor | None) -> Tensor | None:
             return tensor if tensor is None else tensor.to(device)
@@ -99,7 +127,35 @@ class Dataset:
             heldout=self.heldout.to(device),
             train_labels=move(self.train_labels),
             heldout_labels=move(self.heldout_labels),
+            target=None if self.target is None else self.target.to(device),
         )
+
+
+def join(name: str, x: Dataset, y: Dataset, *, paired: bool = False) -> Dataset:
+    """Two domains as one data set for translation: `x`, and `y` as its target. The fingerprint is over both.
+
+    Raises:
+        UserError: domains of different kind, channels or size; held-out halves that are said to be paired and
+            differ in length.
+    """
+
+    def differ(what: str, of_x: object, of_y: object) -> UserError:
+        return UserError(
+            f"data.name: {name!r}: the domains {x.name!r} and {y.name!r} differ in {what}: {of_x} and {of_y}"
+        )
+
+    if x.target is not None or y.target is not None:
+        raise UserError(f"data.name: {name!r}: each domain must be one data set, not two")
+    if x.kind != y.kind:
+        raise differ("their kind", x.kind, y.kind)
+    if x.kind == "image" and x.sample_shape[0] != y.sample_shape[0]:
+        raise differ("the channels of their images", x.sample_shape[0], y.sample_shape[0])
+    if x.sample_shape != y.sample_shape:
+        raise differ("the shape of a sample", x.sample_shape, y.sample_shape)
+    if paired and len(x.heldout) != len(y.heldout):
+        raise differ("the length of their held-out halves, which are to be paired", len(x.heldout), len(y.heldout))
+    both = hashlib.sha256(f"domains paired={paired}\n{x.fingerprint}\n{y.fingerprint}".encode()).hexdigest()
+    return replace(x, name=name, target=y, paired=paired, fingerprint=both)
 
 
 def halves(n: int, seed: int, labels: NDArray[np.int64] | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
