@@ -8,8 +8,9 @@ import torch
 
 from saddlepoint.data import Dataset, load
 from saddlepoint.errors import UserError
+from saddlepoint.files import cache_folder
 from saddlepoint.metrics import classifier as module
-from saddlepoint.metrics.classifier import Network, cache_folder, classifier, fit
+from saddlepoint.metrics.classifier import Network, classifier, fit
 
 
 def few(n=128, shape=(1, 8, 8)):
@@ -33,6 +34,7 @@ ELSEWHERE = """
 import sys, torch
 from pathlib import Path
 from saddlepoint.data import Dataset
+from saddlepoint.files import cache_folder
 from saddlepoint.metrics.classifier import classifier
 content = torch.load(sys.argv[1], weights_only=True)
 print(classifier(Dataset.build("few", "image", **content), Path(sys.argv[2])).hash)

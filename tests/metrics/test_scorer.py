@@ -13,6 +13,7 @@ import saddlepoint
 from saddlepoint.data import Dataset, load
 from saddlepoint.errors import UserError
 from saddlepoint.metrics import METRICS, Scorer, catalogue
+from saddlepoint.metrics.subject import Subject
 
 NEIGHBOURS = {"precision", "recall", "density", "coverage", "one_nn"}
 MIXTURE = {"modes", "high_quality", "reverse_kl", "reverse_kl_all", "std_ratio"}
@@ -65,7 +66,7 @@ def test_the_floor_of_digits_is_about_four(scorer):
 
 
 def test_known_faults_score_in_order(scorer, planted):
-    fid = {name: scorer.score(samples, ["fid"])["fid"] for name, samples in planted.items()}
+    fid = {name: scorer.score(Subject(samples), ["fid"])["fid"] for name, samples in planted.items()}
     assert scorer.floor(["fid"])["fid"] < fid["noise .2"] < fid["noise .5"] < fid["five classes"]
     assert fid["five classes"] < fid["uniform"] < fid["mean image"]
     assert fid["noise .5"] == pytest.approx(47, abs=20)
@@ -75,18 +76,18 @@ def test_known_faults_score_in_order(scorer, planted):
 
 
 def test_each_fault_is_seen_by_the_metric_made_for_it(scorer, planted):
-    memorised = scorer.score(planted["memorised"], ["recall", "one_nn", "precision"])
+    memorised = scorer.score(Subject(planted["memorised"]), ["recall", "one_nn", "precision"])
     assert memorised["recall"] < 0.08
     assert memorised["one_nn"] > 0.9
     assert memorised["precision"] > 0.9  # blind to it
-    mean = scorer.score(planted["mean image"], ["precision", "coverage", "recall", "one_nn"])
+    mean = scorer.score(Subject(planted["mean image"]), ["precision", "coverage", "recall", "one_nn"])
     assert mean == pytest.approx({"precision": 1, "coverage": 0.006, "recall": 0, "one_nn": 1}, abs=0.02)
-    five = scorer.score(planted["five classes"], ["class_tv", "class_share", "recall"])
+    five = scorer.score(Subject(planted["five classes"]), ["class_tv", "class_share", "recall"])
     assert five["class_tv"] == pytest.approx(0.5, abs=0.02)
     assert sum(five[f"class_share_{label}"] for label in range(5)) > 0.98
     assert five["recall"] < 0.5
-    assert scorer.score(planted["one class"], ["class_share"])["class_share_3"] > 0.98
-    assert scorer.score(planted["uniform"], ["precision", "emd"]) == pytest.approx(
+    assert scorer.score(Subject(planted["one class"]), ["class_share"])["class_share_3"] > 0.98
+    assert scorer.score(Subject(planted["uniform"]), ["precision", "emd"]) == pytest.approx(
         {"precision": 0.1, "emd": 7.33}, abs=0.1
     )
 
@@ -99,7 +100,7 @@ def test_points_have_their_own_metrics(ring):
     assert floor["modes"] == 8
     assert floor["high_quality"] == pytest.approx(0.989, abs=0.016)
     assert floor["std_ratio"] == pytest.approx(1, abs=0.1)
-    collapsed = scorer.score(ring.mixture.means[:1].expand(400, 2))
+    collapsed = scorer.score(Subject(ring.mixture.means[:1].expand(400, 2)))
     assert collapsed["reverse_kl"] == pytest.approx(math.log(8), abs=1e-9)
     assert collapsed["emd"] == pytest.approx(0.25 / math.tan(math.pi / 16), abs=0.1)  # mean of 2 sin(k pi / 8)
 
@@ -114,7 +115,7 @@ def test_one_s_own_points_have_no_modes(ring):
 def test_samples_that_are_not_finite_are_never_hidden(scorer, digits, bad):
     samples = digits.train.clone()
     samples[17, 0, 3, 3] = bad
-    scores = scorer.score(samples)
+    scores = scorer.score(Subject(samples))
     assert set(scores) == set(scorer.floor())
     finite = {name for name, value in scores.items() if not math.isnan(value)}
     # 1e30 is finite, and so are its features: an honest, astronomical score
@@ -123,15 +124,15 @@ def test_samples_that_are_not_finite_are_never_hidden(scorer, digits, bad):
 
 def test_features_that_overflow_are_nan(scorer, digits):
     samples = torch.full_like(digits.train, 3e38)
-    assert all(math.isnan(value) for value in scorer.score(samples, ["fid", "recall"]).values())
+    assert all(math.isnan(value) for value in scorer.score(Subject(samples), ["fid", "recall"]).values())
 
 
 def test_exactly_n_samples_of_the_right_shape(scorer, digits, ring):
     assert scorer.samples == 898
-    assert refusal(scorer.score, digits.train[:897]) == (
+    assert refusal(scorer.score, Subject(digits.train[:897])) == (
         "objective.samples: scoring needs (898, 1, 8, 8), not (897, 1, 8, 8)"
     )
-    assert "not (898, 64)" in refusal(scorer.score, digits.train.flatten(1))
+    assert "not (898, 64)" in refusal(scorer.score, Subject(digits.train.flatten(1)))
     assert refusal(Scorer, ring, samples=401) == "objective.samples: 401; 'ring' allows 1 to 400"
     assert refusal(Scorer, ring, samples=0) == "objective.samples: 0; 'ring' allows 1 to 400"
 
@@ -142,7 +143,7 @@ def test_n_is_capped_for_large_sets():
 
 
 def test_metrics_that_do_not_apply_say_why(scorer, digits, ring):
-    assert "did you mean 'fid'?" in refusal(scorer.score, digits.train, ["fdi"])
+    assert "did you mean 'fid'?" in refusal(scorer.score, Subject(digits.train), ["fdi"])
     assert refusal(scorer.floor, ["modes"]) == "objective.metric: 'modes' is for data of kind points, not image"
     assert refusal(Scorer(ring).floor, ["fid"]).endswith("is for data of kind image, not points")
     pixels = Scorer(digits, features="pixels")
@@ -178,7 +179,7 @@ def test_real_features_are_computed_once(ring, monkeypatch):
     extract = scorer._extract
     monkeypatch.setattr(scorer._real, "_extract", lambda samples: seen.append(len(samples)) or extract(samples))
     for _ in range(3):
-        scorer.score(ring.train[:400], ["recall"])
+        scorer.score(Subject(ring.train[:400]), ["recall"])
     assert seen == [400]
 
 
@@ -186,8 +187,8 @@ def test_scores_repeat_to_the_bit_in_another_scorer(digits, scorer, planted):
     again = Scorer(digits, features="pixels"), Scorer(digits, features="pixels")
     names = ["fid", "kid", *sorted(NEIGHBOURS)]
     samples = planted["noise .5"]
-    assert again[0].score(samples, names) == again[1].score(samples, names)
-    assert scorer.score(samples, names) == scorer.score(samples.clone(), names)
+    assert again[0].score(Subject(samples), names) == again[1].score(Subject(samples), names)
+    assert scorer.score(Subject(samples), names) == scorer.score(Subject(samples.clone()), names)
 
 
 def test_protocol_holds_what_makes_scores_comparable(digits, scorer):

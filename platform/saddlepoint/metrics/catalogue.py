@@ -8,21 +8,23 @@ from typing import Literal
 from torch import Tensor
 
 from saddlepoint.data import Dataset, Kind
-from saddlepoint.metrics.classes import class_shares, total_variation
+from saddlepoint.metrics.classes import accuracy, class_shares, total_variation
 from saddlepoint.metrics.classifier import Classifier
 from saddlepoint.metrics.features import Extractor
 from saddlepoint.metrics.frechet import Moments, frechet, moments
 from saddlepoint.metrics.kernel import kid
+from saddlepoint.metrics.latent import LATENT_METRICS, LatentMetric
 from saddlepoint.metrics.manifold import K, Within, manifold, within
 from saddlepoint.metrics.mixture import mixture_scores
 from saddlepoint.metrics.transport import emd
 
 
 class Samples:
-    """n samples (n, *X), and what is computed from them, at most once."""
+    """n samples (n, *X), the labels (n,) that they have or were asked for, and what is computed from them, once."""
 
-    def __init__(self, samples: Tensor, extract: Extractor) -> None:
+    def __init__(self, samples: Tensor, extract: Extractor, labels: Tensor | None = None) -> None:
         self.samples = samples.detach().float().cpu()
+        self.labels = labels
         self._extract = extract
 
     @cached_property
@@ -55,6 +57,7 @@ class Comparison:
     dataset: Dataset
     real: Samples
     fake: Samples
+    judge: Callable[[], Classifier]  # trained on the held-out half alone
 
     @cached_property
     def manifold(self) -> Mapping[str, float]:
@@ -67,6 +70,12 @@ class Comparison:
 
 
 Fewest = Callable[[Dataset, Extractor], int]
+Needs = Literal[  # beside the samples
+    "nothing", "classifier", "mixture",
+    "labels",  # asked for: of a conditional game, or those of what was translated
+    "latent",  # a game with an encoder: metrics/latent.py
+    "translate",  # a game between two domains: metrics/translation.py
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,10 +84,10 @@ class Metric:
 
     name: str
     better: Literal["lower", "higher", "none"]
-    compute: Callable[[Comparison], float | list[float]]
+    compute: Callable[[Comparison], float | list[float]] | None  # None: no comparison of samples, see `needs`
     fewest: Fewest  # samples below which it is an error and not a number
     kinds: tuple[Kind, ...] = ("image", "points")
-    needs: Literal["nothing", "classifier", "mixture"] = "nothing"
+    needs: Needs = "nothing"
     cost: Literal["cheap", "costly"] = "cheap"  # costly: grows faster than n^2
     per_class: bool = False
 
@@ -117,6 +126,11 @@ def _class_share(pair: Comparison) -> list[float]:
     return pair.fake.class_shares.tolist()
 
 
+def _class_accuracy(pair: Comparison) -> float:
+    assert pair.fake.labels is not None  # Metric.needs
+    return accuracy(pair.judge().classify(pair.fake.samples), pair.fake.labels)
+
+
 def _neighbours(name: str, better: Literal["lower", "higher"]) -> Metric:
     return Metric(name, better, lambda pair: pair.manifold[name], _at_least(K + 1))
 
@@ -141,6 +155,10 @@ def _modes(dataset: Dataset, extract: Extractor) -> int:
     return len(dataset.mixture.means) if dataset.mixture else 1
 
 
+def _latent(name: str, metric: LatentMetric) -> Metric:
+    return Metric(name, metric.better, None, _at_least(1), needs="latent", cost=metric.cost)
+
+
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -153,11 +171,15 @@ METRICS: Mapping[str, Metric] = {
         _neighbours("one_nn", "lower"),
         Metric("emd", "lower", _emd, _at_least(1), cost="costly"),
         Metric("class_tv", "lower", _class_tv, _classes, ("image",), "classifier"),
+        Metric("class_accuracy", "higher", _class_accuracy, _at_least(1), ("image",), "labels"),
         Metric("class_share", "none", _class_share, _classes, ("image",), "classifier", per_class=True),
         _mixture("modes", "higher"),
         _mixture("high_quality", "higher"),
         _mixture("reverse_kl", "lower"),
         _mixture("reverse_kl_all", "lower"),
         _mixture("std_ratio", "none"),
+        *(_latent(name, metric) for name, metric in LATENT_METRICS.items()),
+        Metric("paired_l1", "lower", None, _at_least(1), needs="translate"),
+        Metric("cycle_l1", "lower", None, _at_least(1), needs="translate"),
     )
 }

@@ -24,3 +24,8 @@ def class_shares(probabilities: Tensor) -> Tensor:
 def total_variation(p: Tensor, q: Tensor) -> float:
     """Half the summed absolute difference of two vectors of shares: 0 equal, 1 disjoint."""
     return float((p - q).abs().sum() / 2)
+
+
+def accuracy(probabilities: Tensor, labels: Tensor) -> float:
+    """The share of samples (N, K) whose most probable class is the one asked for (N,)."""
+    return float((probabilities.argmax(dim=1) == labels.cpu()).double().mean())

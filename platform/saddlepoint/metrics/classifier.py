@@ -13,7 +13,6 @@ Shapes   N samples (C, H, W), K classes.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch.nn import functional as F
 
 from saddlepoint.data import Dataset
 from saddlepoint.errors import UserError
-from saddlepoint.files import write_bytes
+from saddlepoint.files import cache_folder, write_bytes
 
 RECIPE = "classifier 1: conv 32-64-64(-64) fc 64, 30 epochs, Adam 1e-3, decay 1e-4, batch 64, dropout 0.3, seed 0"
 FEATURES, EPOCHS, BATCH, SEED = 64, 30, 64, 0
@@ -77,7 +76,7 @@ class Classifier:
             return F.linear(features, head.weight.double(), head.bias.double()).softmax(dim=1)
 
 
-def classifier(dataset: Dataset, cache: Path | None = None) -> Classifier:
+def classifier(dataset: Dataset, cache: Path | None = None, *, heldout_only: bool = False) -> Classifier:
     """The classifier of this data set: from the cache if it lies there whole, else trained and put there.
 
     A file is named by the hash of data, recipe and torch version, and holds the hash of its weights; one that
@@ -85,6 +84,7 @@ def classifier(dataset: Dataset, cache: Path | None = None) -> Classifier:
 
     Args:
         cache: its folder; default `$SADDLE_CACHE`, else `~/.cache/saddlepoint`.
+        heldout_only: trained on the held-out half alone, as a judge that knows nothing that a game saw.
 
     Raises:
         UserError: the data set has no labels or no images; the cache folder cannot be written.
@@ -94,15 +94,17 @@ def classifier(dataset: Dataset, cache: Path | None = None) -> Classifier:
             f"objective.features: 'classifier' needs labelled images, and {dataset.name!r} has none; "
             "choose inception or pixels"
         )
-    key = hashlib.sha256(f"{RECIPE}\n{torch.__version__}\n{dataset.fingerprint}".encode()).hexdigest()
+    half = "\nheldout" if heldout_only else ""
+    key = hashlib.sha256(f"{RECIPE}\n{torch.__version__}\n{dataset.fingerprint}{half}".encode()).hexdigest()
     path = (cache or cache_folder()) / f"classifier-{key[:20]}.safetensors"
     assert dataset.classes is not None  # Dataset.build: labels come with classes
     with _private_randomness():
         network = Network(dataset.sample_shape[0], min(dataset.sample_shape[1:]), dataset.classes)
         state = _read(path)
         if state is None:
-            images = torch.cat([dataset.train, dataset.heldout]).cpu()
-            labels = torch.cat([dataset.train_labels, dataset.heldout_labels]).cpu()
+            halves = [(dataset.heldout, dataset.heldout_labels)]
+            halves += [] if heldout_only else [(dataset.train, dataset.train_labels)]
+            images, labels = (torch.cat([part.cpu() for part in parts]) for parts in zip(*halves[::-1], strict=True))
             fit(network, images, labels)
             _write(path, network.state_dict())
         else:
@@ -121,11 +123,6 @@ def fit(network: Network, images: Tensor, labels: Tensor) -> None:
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-
-
-def cache_folder() -> Path:
-    chosen = os.environ.get("SADDLE_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "saddlepoint"
 
 
 def weights_hash(recipe: str, state: Mapping[str, Tensor]) -> str:
