@@ -1,7 +1,10 @@
 """What many tests share: one thread, for bits depend on their number, and a pipeline that trains at once."""
 
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +46,32 @@ SEARCH: dict[str, Any] = {
         },
     },
     "trials": 5,
+}
+
+ADVERSARIES = {  # networks small enough to count
+    "gan": {"generator": "mlp_generator", "discriminator": "mlp_critic"},
+    "wgan": {"generator": "mlp_generator", "critic": "mlp_critic"},
+    "cgan": {"generator": "conditional_mlp_generator", "discriminator": "conditional_mlp_critic"},
+    "cwgan": {"generator": "conditional_mlp_generator", "critic": "conditional_mlp_critic"},
+    "lsgan:game": {"generator": "mlp_generator", "discriminator": "mlp_critic"},
+}
+RING = {"name": "ring", "std": 0.05, "train": 500, "heldout": 300}
+GAMES_IN_SMALL: dict[str, dict[str, Any]] = {
+    name: {
+        "data": {"name": "digits"} if "conditional_mlp_generator" in nets.values() else RING,
+        "networks": {net: {"factory": factory, "widths": [16]} for net, factory in nets.items()},
+        "game": {"name": name, "structure": {"z_dim": 4}},
+        "objective": {"metric": "emd", "samples": 64},
+    }
+    for name, nets in ADVERSARIES.items()
+}
+SMALL_RESNET = {"factory": "resnet_generator", "width": 4, "halvings": 0, "blocks": 1, "kernel": 3}
+SMALL_PATCHES = {"factory": "patchgan_discriminator", "widths": [4], "strides": [2], "head": 2}
+GAMES_IN_SMALL["cyclegan"] = {
+    "data": {"name": "digits_pairs", "task": "invert"},
+    "networks": {"G": SMALL_RESNET, "F": SMALL_RESNET, "D_X": SMALL_PATCHES, "D_Y": SMALL_PATCHES},
+    "game": {"name": "cyclegan", "structure": {"pool": 40}},
+    "objective": {"metric": "cycle_l1", "samples": 64, "features": "pixels"},
 }
 
 
@@ -113,3 +142,27 @@ def digits() -> Pipeline:
 def digits_setup(digits: Pipeline) -> Setup:
     """Data and score of the digits; if the classifier is not in the cache yet, it is trained (some 10 s)."""
     return setup(digits)
+
+
+@pytest.fixture(scope="session")
+def _games_of_the_docs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The game that docs/own_game.md builds, as a module `lsgan` that can be imported."""
+    page = (Path(__file__).parents[1] / "docs" / "own_game.md").read_text()
+    folder = tmp_path_factory.mktemp("own game")
+    (folder / "lsgan.py").write_text(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0])
+    sys.path.insert(0, str(folder))
+    yield
+    sys.path.remove(str(folder))
+    sys.modules.pop("lsgan", None)
+
+
+@pytest.fixture(scope="session")
+def game_in_small(_games_of_the_docs: None) -> Callable[..., Pipeline]:
+    """`game_in_small("avb", {"lr": 0.1})`: each game, one's own included, on data and networks that train at once."""
+
+    def build(name: str, values: dict[str, Any] | None = None) -> Pipeline:
+        training = {"rounds": 6, "batch_size": 32, "ema": 0.5, "evaluate_every": 3, "log_every": 2, "device": "cpu"}
+        content = {"name": "small", "training": training, **GAMES_IN_SMALL[name]}
+        return Pipeline.parse(content).with_values(values or {})
+
+    return build

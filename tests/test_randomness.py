@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from saddlepoint.training.randomness import derive, stream
+from saddlepoint.randomness import derive, stream
 
 
 def test_a_seed_is_the_head_of_a_hash() -> None:

@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+data = typer.Typer(help="Data sets on disk.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
 PipelineArgument = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="A shipped pipeline by name, or a YAML file.")
 ]
@@ -40,6 +43,10 @@ Set = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Overrides the pipeline's seed.")]
 Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Overrides search.trials; extends a sweep.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set; repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Prints the result as JSON.")]
 
 
@@ -50,6 +57,18 @@ def load(pipeline: str, overrides: list[str] | None, seed: int | None, trials: i
     changes += [] if seed is None else [f"seed={seed}"]
     changes += [] if trials is None else [f"search.trials={trials}"]
     return Pipeline.load(pipeline, changes)
+
+
+def read_options(texts: list[str] | None) -> dict[str, Any]:
+    from .validation import parse_yaml
+
+    options = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--option: {text!r} is not of the form KEY=VALUE")
+        options[key] = parse_yaml(value, f"--option {key}")
+    return options
 
 
 def print_json(result: Any) -> None:
@@ -133,6 +152,7 @@ def train(
         print_json(done)
         return
     console.out.print(console.scores_table("The best generator", {"score": done.scores, "floor": done.floor}))
+    console.say(f"{done.seconds:.1f} s; at most {done.memory_megabytes:,.0f} MB of memory")
     console.say(str(done.folder))
 
 
@@ -220,6 +240,7 @@ def generate(
     model: ModelArgument,
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many samples.")] = 64,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same samples.")] = 0,
+    label: Annotated[int | None, typer.Option("--class", help="Of a conditional model: all of this class.")] = None,
     out: Annotated[
         list[Path] | None, typer.Option("--out", help=".png, .npz or .parquet, by its suffix; repeatable.")
     ] = None,
@@ -229,7 +250,7 @@ def generate(
     from . import console
     from .workflows.generate import generate
 
-    paths = generate(model, out or [Path("samples.png")], n, seed)
+    paths = generate(model, out or [Path("samples.png")], n, seed, label)
     if json:
         print_json(paths)
     else:
@@ -238,15 +259,33 @@ def generate(
 
 
 @app.command()
+def translate(
+    model: ModelArgument,
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="An image, a folder of images, or an NPZ.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="A folder for one PNG each; .npz; or .png: sources beside translations.")
+    ] = Path("translated"),
+    direction: Annotated[str, typer.Option("--direction", help="x_to_y or y_to_x.")] = "x_to_y",
+    json: Json = False,
+) -> None:
+    """Translates images from one domain to the other."""
+    from . import console
+    from .workflows.translate import translate
+
+    paths = translate(model, images, out, direction)
+    if json:
+        print_json(paths)
+    else:
+        console.say(str(paths[0] if len(paths) == 1 else paths[0].parent))
+
+
+@app.command()
 def evaluate(
     model: ModelArgument,
     data: Annotated[
         str | None, typer.Option("--data", help="A data set by name; the generator's own if not given.")
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set; repeatable."),
-    ] = None,
+    option: Options = None,
     samples: Annotated[int | None, typer.Option("--samples", min=2, help="n of every metric.")] = None,
     features: Annotated[str, typer.Option("--features", help="auto, classifier, inception or pixels.")] = "auto",
     weights: Annotated[str | None, typer.Option("--weights", help="A file with the extractor's weights.")] = None,
@@ -255,19 +294,12 @@ def evaluate(
 ) -> None:
     """Scores a generator against a data set with every metric that applies, beside the floor of real data."""
     from . import console
-    from .validation import parse_yaml
     from .workflows.evaluate import evaluate
 
-    options = {}
-    for text in option or []:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--option: {text!r} is not of the form KEY=VALUE")
-        options[key] = parse_yaml(value, f"--option {key}")
     found = evaluate(
         model,
         dataset=data,
-        options=options,
+        options=read_options(option),
         samples=samples,
         features=features,
         feature_weights=weights,
@@ -278,6 +310,31 @@ def evaluate(
         return
     title = f"{found.model} against the held-out half of {found.data}, n = {found.protocol['samples']}"
     console.out.print(console.scores_table(title, {"score": found.scores, "floor": found.floor}))
+
+
+@data.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A data set by name, an import path, or a folder of images.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder for the shards.")],
+    option: Options = None,
+    format: Annotated[str, typer.Option("--format", help="array: pixels as numbers; png: as PNG files.")] = "array",
+    rows_per_shard: Annotated[int, typer.Option("--rows-per-shard", min=1)] = 25_000,
+    json: Json = False,
+) -> None:
+    """Writes a data set as Parquet shards, which `data: {name: parquet, path: OUT}` reads back bit for bit."""
+    from . import console
+    from .workflows.data_import import import_data
+
+    with console.counting("importing", "rows") as advance:
+        made = import_data(source, read_options(option), out, format, rows_per_shard, advance)  # type: ignore[arg-type]
+    if json:
+        print_json(made)
+        return
+    rows = ", ".join(f"{half} {n:,}" for half, n in made.rows.items())
+    console.say(f"{rows} rows in {made.files} files, {made.bytes / 1e6:,.1f} MB")
+    console.say(str(made.folder))
 
 
 @app.command()

@@ -94,12 +94,16 @@ def watching(trials: Trials) -> Iterator[None]:
         yield
 
 
-METRICS_SHOWN = ("recall", "coverage", "one_nn", "modes", "high_quality", "reverse_kl")
+METRICS_SHOWN = (
+    *("recall", "coverage", "one_nn", "class_accuracy", "modes", "high_quality", "reverse_kl"),
+    *("log_likelihood", "elbo", "aggregate_kl", "paired_l1", "cycle_l1"),
+)
 
 
 def confirmation_table(result: Confirmation) -> Table:
     """The evidence: each configuration's mean and spread over fresh seeds, with the floor as the first line."""
-    columns = [result.metric, *(m for m in METRICS_SHOWN if m in result.floor and m != result.metric)]
+    scored = {name for candidate in result.candidates for score in candidate.scores for name in score}
+    columns = [result.metric, *(m for m in METRICS_SHOWN if m in scored and m != result.metric)]
     names = list(result.candidates[0].values)
     table = plain_table(
         f"Confirmed on {result.seeds} fresh seeds, against the held-out half (mean ± standard deviation)"
@@ -107,7 +111,8 @@ def confirmation_table(result: Confirmation) -> Table:
     table.add_column("configuration")
     for column in (*columns, "seeds", *names):
         table.add_column(column, justify="right")
-    table.add_row("floor: real data", *(number(result.floor[name]) for name in columns))
+    floor = (number(result.floor[name]) if name in result.floor else "" for name in columns)
+    table.add_row("floor: real data", *floor)
     for candidate in result.candidates:
         scores = (
             f"{number(candidate.mean(name))} ± {number(candidate.spread(name))}" if candidate.scores else "-"
@@ -125,7 +130,7 @@ def scores_table(title: str, columns: dict[str, dict[str, float]]) -> Table:
     for name in columns:
         table.add_column(name, justify="right")
     for metric in next(iter(columns.values())):
-        table.add_row(metric, *(number(scores[metric]) for scores in columns.values()))
+        table.add_row(metric, *(number(scores.get(metric, "")) for scores in columns.values()))
     return table
 
 
@@ -188,6 +193,15 @@ def progress(pipeline: Pipeline) -> Iterator[Callable[[Report], None]]:
             )
 
         yield advance
+
+
+@contextmanager
+def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over things of which so many are done and so many there are; nothing where stdout is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def say(message: str) -> None:

@@ -155,7 +155,7 @@ class Pipeline(Strict):
     def consistent(self) -> Self:
         """Itself, if its parts fit together; raises UserError otherwise."""
         structure, _ = self.structure(), self.hyperparameters()
-        needed = games.find(self.game.name).game(structure).networks
+        needed = games.build(self.game.name, structure).networks
         for name in needed:
             if name not in self.networks:
                 raise UserError(f"networks.{name}: is missing; the game {self.game.name} needs {', '.join(needed)}")

@@ -1,6 +1,5 @@
 """A generator logged, registered, moved to by an alias, and drawn from in another process and folder."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
-from safetensors.torch import save_file
 
 from saddlepoint.errors import UserError
+from saddlepoint.generator import save_generator
 from saddlepoint.networks import build
 from saddlepoint.tracking import registry
 from saddlepoint.tracking.tracker import Tracker
@@ -36,15 +35,13 @@ def package(folder, factory="mlp_generator", options=OPTIONS, seed=0):
     with torch.no_grad():
         for _ in range(3):
             network(torch.randn(32, options["z_dim"]) + 1)
-    folder.mkdir()
-    save_file(network.state_dict(), folder / "generator.safetensors")
     card = {
-        "network": {"factory": factory, "options": options},
+        "game": {"name": "wgan", "structure": {"z_dim": options["z_dim"], "n_critic": 1}},
+        "networks": {"generator": {"factory": factory, "options": options}},
         "z_dim": options["z_dim"],
         "sample_shape": options["sample_shape"],
-        "game": "wgan",
     }
-    (folder / "generator.json").write_text(json.dumps(card))
+    save_generator(folder, {"generator": network}, card)
     return network.eval()
 
 
@@ -71,7 +68,7 @@ for name in ("digits-generator", "users-generator"):
     assert model.metadata.signature is not None and model.input_example is not None
 loaded = [name for name in sys.modules if name.startswith("saddlepoint")]
 rooms = {name.split(".")[1] for name in loaded if "." in name}
-assert "networks" in rooms and not rooms & {"training", "games", "tracking", "data", "metrics"}, rooms
+assert "networks" in rooms and not rooms & {"training", "tracking", "data", "metrics", "workflows"}, rooms
 """
 
 

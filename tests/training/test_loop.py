@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
+from saddlepoint.generator import Generator, load_generator
 from saddlepoint.spec import Pipeline
-from saddlepoint.training import loop
-from saddlepoint.training.generator import load_generator
+from saddlepoint.training import look
 from saddlepoint.training.loop import Report, train
 from saddlepoint.training.sentinel import Diverged
 from saddlepoint.training.setup import Setup
@@ -54,7 +53,7 @@ def test_the_kept_generator_is_the_best_of_all_evaluations(
     assert told[-1].best_round not in (4, 40)  # neither the first nor the last, or this test shows nothing
     kept = load_generator(tmp_path)
     other = Training(pipeline, 0, tmp_path / "other", toy_setup)
-    choosing, final = (other.samples(100, purpose, kept.network) for purpose in ("score", "final"))
+    choosing, final = (other.subject(purpose, kept) for purpose in ("score", "final"))
     assert toy_setup.scorer.score(choosing, [metric])[metric] == chosen
     assert toy_setup.scorer.score(final) == told[-1].metrics
 
@@ -91,24 +90,20 @@ def test_pictures_come_with_every_evaluation_from_the_same_noise(
 ) -> None:
     looks: list[torch.Tensor] = []
 
-    class Look(nn.Module):
-        """Generates its noise, so that a picture shows which noise it was."""
-
-        def forward(self, z: torch.Tensor) -> torch.Tensor:
-            return z[:, :2]
-
-    def keep(samples: torch.Tensor, data: torch.Tensor) -> bytes:
+    def keep(samples: torch.Tensor, data: torch.Tensor, labels: None) -> bytes:
         looks.append(samples)
         return b"PNG"
 
-    monkeypatch.setattr(loop, "picture", keep)
-    monkeypatch.setattr(Training, "generator", Look())
-    monkeypatch.setattr(loop, "save_generator", lambda *_: None)
+    def noise(generator: Generator, z: torch.Tensor, labels: None = None) -> torch.Tensor:
+        return z[:, :2]
+
+    monkeypatch.setattr(look, "picture", keep)
+    monkeypatch.setattr(Generator, "__call__", noise)  # it shows which noise it was given
     for seed in (0, 1):  # whatever the seed: so that the pictures of different trials can be compared
         told = list(islice(train(toy(), seed=seed, folder=tmp_path / str(seed), shared=toy_setup), 3))
         assert [report.pictures for report in told] == [{"samples": b"PNG"}] * 3
     assert len(looks) == 6
-    assert all(torch.equal(look, looks[0]) for look in looks)
+    assert all(torch.equal(each, looks[0]) for each in looks)
     assert len(torch.unique(looks[0], dim=0)) == 2000
 
 

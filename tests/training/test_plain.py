@@ -56,8 +56,8 @@ class Recorder:
             },
             order=order,
             noise=normal(1),
-            sample=lambda nets, z: nets.g(z),
-            generator="g",
+            sample=lambda nets, z, y: nets.g(z),
+            ships=("g",),
         )
         self.networks: dict[str, nn.Module] = {"d": Scalar(), "g": Scalar()}
         self.drawn = 0

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from saddlepoint.errors import UserError
+from saddlepoint.generator import WEIGHTS
 from saddlepoint.spec import Pipeline
 from saddlepoint.training import checkpoint
-from saddlepoint.training.generator import WEIGHTS
 from saddlepoint.training.loop import Report, train
 from saddlepoint.training.sentinel import Diverged
 from saddlepoint.training.setup import Setup

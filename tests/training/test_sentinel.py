@@ -24,7 +24,7 @@ def narrow(share: float) -> torch.Tensor:
 @pytest.mark.parametrize(("value", "word"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
 def test_a_loss_that_is_no_number(value: float, word: str) -> None:
     with pytest.raises(Diverged) as stop:
-        Sentinel(DATA).see_logs(50, {"loss_generator": 0.3, "loss_critic": value})
+        Sentinel({"samples": DATA}).see_logs(50, {"loss_generator": 0.3, "loss_critic": value})
     assert str(stop.value) == f"loss_critic is {word} by round 50"
 
 
@@ -32,12 +32,12 @@ def test_a_loss_that_is_no_number(value: float, word: str) -> None:
 def test_a_weight_that_is_no_number(value: float) -> None:
     weights = {"critic": [torch.ones(3)], "generator": [torch.ones(3), torch.tensor([1.0, value])]}
     with pytest.raises(Diverged) as stop:
-        Sentinel(DATA).see_weights(8, weights)
+        Sentinel({"samples": DATA}).see_weights(8, weights)
     assert str(stop.value) == "a weight of the generator is not finite at round 8"
 
 
 def test_a_player_that_stands_still_between_two_looks() -> None:
-    sentinel, critic, generator = Sentinel(DATA), torch.ones(3), torch.ones(2)
+    sentinel, critic, generator = Sentinel({"samples": DATA}), torch.ones(3), torch.ones(2)
     for round in (1, 2):
         generator = generator + 1e-6
         critic = critic - 2**-10 * torch.tensor([1.0, -1.0, 0.0])  # its sum stays, exactly
@@ -48,36 +48,36 @@ def test_a_player_that_stands_still_between_two_looks() -> None:
 
 
 def test_samples_that_are_one_point_twice_in_a_row() -> None:
-    sentinel = Sentinel(DATA)
-    sentinel.see_samples(10, POINT)
+    sentinel = Sentinel({"samples": DATA})
+    sentinel.see_samples(10, {"samples": POINT})
     with pytest.raises(Diverged) as stop:
-        sentinel.see_samples(20, narrow(5e-4))
+        sentinel.see_samples(20, {"samples": narrow(5e-4)})
     assert str(stop.value) == "the samples collapsed to a point at round 20: 5.0e-04 of the data's spread"
 
 
 def test_one_collapse_that_passes_is_forgiven_and_few_modes_are_no_point() -> None:
-    sentinel = Sentinel(DATA)
+    sentinel = Sentinel({"samples": DATA})
     for round in range(10):
-        sentinel.see_samples(round, POINT if round % 2 else narrow(2e-3))
+        sentinel.see_samples(round, {"samples": POINT if round % 2 else narrow(2e-3)})
 
 
 def test_samples_that_are_no_numbers() -> None:
     samples = DATA.clone()
     samples[3, 1] = math.nan
     with pytest.raises(Diverged, match="the samples are not finite at round 4"):
-        Sentinel(DATA).see_samples(4, samples)
+        Sentinel({"samples": DATA}).see_samples(4, {"samples": samples})
 
 
 def test_its_memory_survives_a_checkpoint() -> None:
-    before, weights = Sentinel(DATA), {"critic": [torch.ones(3)]}
+    before, weights = Sentinel({"samples": DATA}), {"critic": [torch.ones(3)]}
     before.see_weights(1, weights)
-    before.see_samples(1, POINT)
-    after = Sentinel(DATA)
+    before.see_samples(1, {"samples": POINT})
+    after = Sentinel({"samples": DATA})
     after.load_state_dict(before.state_dict())
     with pytest.raises(Diverged, match="critic is frozen"):
         after.see_weights(2, weights)
     with pytest.raises(Diverged, match="collapsed"):
-        after.see_samples(2, POINT)
+        after.see_samples(2, {"samples": POINT})
 
 
 Toy = Callable[..., Pipeline]

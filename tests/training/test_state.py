@@ -45,7 +45,7 @@ def test_the_moving_average_against_its_recursion(toy: Toy, toy_setup: Setup, tm
         b = min(0.25, (1 + t) / (10 + t))  # the second is the smaller one for t = 1
         now = [w.detach().double() for w in live.parameters()]
         expected = [b * a + (1 - b) * w for a, w in zip(expected, now, strict=True)]
-    averaged = training.generator
+    averaged = training.generator.networks["generator"]
     assert averaged is not live
     for a, w in zip(averaged.parameters(), expected, strict=True):
         torch.testing.assert_close(a.double(), w, rtol=0, atol=1e-6)
@@ -56,7 +56,7 @@ def test_the_moving_average_against_its_recursion(toy: Toy, toy_setup: Setup, tm
 
 def test_without_an_average_the_network_itself_is_judged(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
     training = Training(toy({"training.ema": 0.0}), 0, tmp_path, toy_setup)
-    assert training.generator is training.plain.networks["generator"]
+    assert training.generator.networks["generator"] is training.plain.networks["generator"]
 
 
 def test_the_average_is_only_looked_at(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_average_is_only_looked_at(toy: Toy, toy_setup: Setup, tmp_path: Pat
         training = Training(toy(values), 0, tmp_path / name, toy_setup)
         for _ in range(3):
             training.play()
-            training.samples(10, "look")
+            training.subject("score")
         return training.plain.networks["generator"].state_dict()
 
     with_it, without = play({"training.ema": 0.9}, "a"), play({"training.ema": 0.0}, "b")
@@ -95,26 +95,30 @@ def test_samples_of_one_purpose_share_their_noise_and_nothing_else_is_touched(
 ) -> None:
     training = Training(toy(), 0, tmp_path, toy_setup)
     training.play()
-    noise, random, mode = training.noise.get_state(), torch.get_rng_state(), training.generator.training
-    score = training.samples(600, "score")
-    assert score.shape == (600, 2)
-    assert torch.equal(score, training.samples(600, "score"))
-    assert not torch.isclose(score[:10], training.samples(10, "final")).any()
-    assert not torch.isclose(score[:512][:88], score[512:]).any()  # no second helping of the same noise
+    live = training.plain.networks["generator"]
+    noise, random, mode = training.noise.get_state(), torch.get_rng_state(), live.training
+    score, again, final = (training.subject(purpose).samples for purpose in ("score", "score", "final"))
+    assert score is not None
+    assert again is not None
+    assert final is not None
+    assert score.shape == (100, 2)
+    assert torch.equal(score, again)
+    assert not torch.isclose(score, final).any()
     assert torch.equal(noise, training.noise.get_state())
     assert torch.equal(random, torch.get_rng_state())
-    assert training.generator.training is mode
+    assert live.training is mode
 
 
 def test_samples_are_drawn_in_evaluation_mode(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
     """With batch statistics a sample would depend on its neighbours, and drawing would move the averages."""
     training = Training(toy({"training.ema": 0.0}), 0, tmp_path, toy_setup)
     training.play()
-    before = [buffer.clone() for buffer in training.generator.buffers()]
-    one = training.samples(1, "score")
-    assert all(torch.equal(a, b) for a, b in zip(before, training.generator.buffers(), strict=True))
+    live = training.plain.networks["generator"]
+    before = [buffer.clone() for buffer in live.buffers()]
+    one = training.generator.sample(1)
+    assert all(torch.equal(a, b) for a, b in zip(before, live.buffers(), strict=True))
     assert one.shape == (1, 2)  # batch norm in training mode refuses a batch of one
-    assert training.generator.training
+    assert live.training
 
 
 @pytest.mark.parametrize(
@@ -135,7 +139,7 @@ def test_the_seed_decides_weights_noise_and_batches(toy: Toy, toy_setup: Setup, 
     def weights(seed: int) -> Tensor:
         training = Training(toy(), seed, tmp_path, toy_setup)
         training.play()
-        return torch.cat([w.detach().flatten() for w in training.generator.parameters()])
+        return torch.cat([w.detach().flatten() for w in training.generator.networks["generator"].parameters()])
 
     assert torch.equal(weights(0), weights(0))
     assert not torch.isclose(weights(0), weights(1)).all()

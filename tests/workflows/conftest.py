@@ -1,5 +1,6 @@
 """Whole workflows on real digits, small: a few rounds, in this process instead of on Ray's workers."""
 
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from saddlepoint import cli
 from saddlepoint.scaling.executor import Execution, Source
 from saddlepoint.spec import Pipeline
 from saddlepoint.workflows import sweep as sweep_room
@@ -69,3 +71,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sweep_room, "execute", in_process)
     monkeypatch.setattr(sweep_room.cluster, "running", lambda **_: sweep_room.nullcontext())
     return tmp_path
+
+
+@pytest.fixture
+def saddle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`saddle("plan", "digits-wgan")`: the command, in this process; gives its exit code."""
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["saddle", *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return int(left.value.code or 0)
+
+    return run

@@ -5,20 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from saddlepoint import cli
-
+Saddle = Callable[..., int]
 SPACE = "game: wgan\nparameters:\n  {}\n"
-
-
-def saddle(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["saddle", *arguments])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    return int(left.value.code or 0)
 
 
 @pytest.fixture
@@ -93,13 +86,18 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("command", ["plan", "sweep"])
 def test_bad_input_is_one_line_and_exit_code_2(
-    command: str, case: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    saddle: Saddle,
+    command: str,
+    case: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments, key, right = CASES[case]
     if case == "no GPU":
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     before = sorted(place.rglob("*.yaml"))
-    assert saddle(monkeypatch, command, *arguments) == 2
+    assert saddle(command, *arguments) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("saddle: ")
@@ -126,13 +124,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
     ],
 )
 def test_wrong_commands_are_one_line_too(
+    saddle: Saddle,
     arguments: list[str],
     right: str,
     place: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert saddle(monkeypatch, *arguments) == 2
+    assert saddle(*arguments) == 2
     said = capsys.readouterr().err
     assert right in said
     assert said.count("\n") == 1
@@ -143,22 +141,27 @@ def test_wrong_commands_are_one_line_too(
     [(errno.ENOSPC, "no space left"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")],
 )
 def test_a_disk_that_takes_nothing(
-    number: int, words: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    saddle: Saddle,
+    number: int,
+    words: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def refuse(self: Path, *_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert saddle(monkeypatch, "sweep", "digits-wgan") == 2
+    assert saddle("sweep", "digits-wgan") == 2
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
 
 
 def test_plan_prints_what_would_run_and_starts_nothing(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    saddle: Saddle, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert saddle(monkeypatch, "plan", "digits-wgan", "--json") == 0
+    assert saddle("plan", "digits-wgan", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["trials"] == 40
     assert plan["rungs"] == [400, 1200]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from saddlepoint.generator import load_generator
 from saddlepoint.spec import Pipeline
 from saddlepoint.tracking import registry
-from saddlepoint.training.generator import load_generator
 from saddlepoint.workflows.confirm import DEFAULTS, confirm
 from saddlepoint.workflows.generate import generate, load
 from saddlepoint.workflows.promote import promote
@@ -124,8 +124,8 @@ def test_the_shipped_generator_is_the_best_seed_of_the_winner(workplace: Path, s
     winner = done.confirmation.winner
     best = min(range(2), key=lambda place: winner.scores[place]["fid"])
 
-    shipped = load("models:/digits-generator@champion").network.state_dict()
-    kept = load_generator(winner.folders[best]).network.state_dict()
+    shipped = load("models:/digits-generator@champion").networks["generator"].state_dict()
+    kept = load_generator(winner.folders[best]).networks["generator"].state_dict()
     assert all(torch.equal(shipped[name], kept[name]) for name in kept)
 
 

@@ -1,7 +1,12 @@
 """The code of a registered generator: MLflow copies this file into the model, and runs it to load the model.
 
-z (n, z_dim) float32 -> samples (n, *sample_shape) float32, on the CPU. Needs torch, safetensors, numpy and
-`saddlepoint.networks`; no training code, no pickle.
+What `predict` takes depends on the game; all arrays are float32 but y, and it runs on the CPU.
+
+    draws samples     z (n, z_dim)                              -> samples (n, *sample_shape)
+    conditional       {"z": (n, z_dim), "y": (n,) int64}        -> samples (n, *sample_shape)
+    translates        images (n, *sample_shape), params={"direction": "x_to_y" or "y_to_x"}  -> images
+
+No training code runs, and no pickle is read.
 """
 
 import importlib
@@ -14,25 +19,28 @@ import numpy as np
 import torch
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
-from saddlepoint.networks import build
+from saddlepoint.generator import load_generator
 
 
 class GeneratorModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
-        card = json.loads(Path(context.artifacts["generator.json"]).read_text())
-        module, colon, _ = card["network"]["factory"].partition(":")
-        if colon:  # the code that lies with the model, not what bears its name in the working folder today
-            importlib.import_module(module)
-        self.network = build(card["network"]["factory"], card["network"]["options"])
-        self.network.load_state_dict(load_file(context.artifacts["generator.safetensors"]))
-        self.network.eval()
+        path = Path(context.artifacts["generator.json"])
+        card = json.loads(path.read_text())
+        for name in (card["game"]["name"], *(network["factory"] for network in card["networks"].values())):
+            module, colon, _ = name.partition(":")
+            if colon:  # the code that lies with the model, not what bears its name in the working folder today
+                importlib.import_module(module)
+        self.generator = load_generator(path.parent)
 
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> NDArray[Any]:
-        with torch.no_grad():
-            samples: torch.Tensor = self.network(torch.from_numpy(model_input))
-        return samples.numpy()
+        if self.generator.game.translate:
+            images = torch.from_numpy(np.ascontiguousarray(model_input))
+            return self.generator.translate(images, params["direction"]).numpy()
+        if self.generator.classes is None:
+            return self.generator(torch.from_numpy(model_input)).numpy()
+        named: Any = model_input  # a dict of arrays; to MLflow it is not to be told in the signature of `predict`
+        return self.generator(torch.from_numpy(named["z"]), torch.from_numpy(named["y"])).numpy()
 
 
 mlflow.models.set_model(GeneratorModel())

@@ -1,13 +1,12 @@
 """Generators as registered models: logged, found again, named by an alias, fetched.
 
-A generator package is a folder with `generator.safetensors` and `generator.json` (the network's factory and
-whole options, z_dim, sample_shape and what else tells where it comes from). It becomes an MLflow model whose
-code is `generator_model.py`: `mlflow.pyfunc.load_model("models:/NAME@champion").predict(z)` draws samples
-anywhere. Every function takes the tracking URI first, and raises SaddleError when the store fails.
+A generator package is a folder with `generator.safetensors` and `generator.json` (see `generator.py`).
+It becomes an MLflow model whose code is `generator_model.py`:
+`mlflow.pyfunc.load_model("models:/NAME@champion").predict(z)` draws samples anywhere.
+Every function takes the tracking URI first, and raises SaddleError when the store fails.
 """
 
 import hashlib
-import json
 import re
 import sys
 import sysconfig
@@ -20,16 +19,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import save_model
-from mlflow.types import Schema, TensorSpec
-from numpy.typing import NDArray
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from ..errors import UserError, unknown
+from ..generator import Generator, load_generator
 from ..imports import resolve as import_path
 from .store import KEY_TAG, SWEEP_TAG, connect, database, explained, pages, resolve
 
@@ -58,30 +58,24 @@ def log_generator(
     *,
     name: str,
     tags: Mapping[str, str],
-    input_example: NDArray[np.float32] | None = None,
 ) -> int:
     """Logs the package as a model of the run and registers it under `name`; returns the version.
 
     Asked again for the same weights with the same tags `saddle.sweep` and `saddle.key`, it returns the
     version that there is: a command can be repeated after a crash.
-
-    Args:
-        input_example: z (n, z_dim) float32; None: four draws of a standard normal.
     """
     uri = resolve(tracking_uri)
     if not re.fullmatch(r"[\w .-]+", name):
         raise UserError(f"model: {name!r} may hold only letters, digits, spaces, dots, dashes and underscores")
-    card = json.loads((package / "generator.json").read_text())
+    generator = load_generator(package)
     weights = hashlib.sha256((package / "generator.safetensors").read_bytes()).hexdigest()
     identity = {**tags, WEIGHTS_TAG: weights}
-    if input_example is None:
-        input_example = np.random.default_rng(0).standard_normal((4, card["z_dim"]), dtype=np.float32)
     client = connect(uri)
     with explained(uri):
         for known in _versions(client, name):
             if all(known.tags.get(tag) == identity.get(tag) for tag in (SWEEP_TAG, KEY_TAG, WEIGHTS_TAG)):
                 return known.version
-        model_id, place = _log_model(client, run_id, package, card, identity, input_example)
+        model_id, place = _log_model(client, run_id, package, generator, identity)
         with suppress(MlflowException):  # there is one; if something else is wrong, the next line says so
             client.create_registered_model(name)
         made = client.create_model_version(name, place, run_id, dict(identity), model_id=model_id)
@@ -150,9 +144,8 @@ def _log_model(
     client: MlflowClient,
     run_id: str,
     package: Path,
-    card: Mapping[str, Any],
+    generator: Generator,
     tags: dict[str, str],
-    input_example: NDArray[np.float32],
 ) -> tuple[str, str]:
     """What `mlflow.pyfunc.log_model` does, for a named run and store. Returns the model's id and place."""
     experiment = client.get_run(run_id).info.experiment_id
@@ -163,19 +156,16 @@ def _log_model(
             client.delete_logged_model(left.model_id)  # a crash left it half logged
     model = client.create_logged_model(experiment, "generator", run_id, tags, model_type="generator")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    number = np.dtype(np.float32)
+    signature, example = _face(generator)
     with tempfile.TemporaryDirectory() as folder:
         save_model(
             f"{folder}/model",
             mlflow_model=Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id),
             python_model=str(Path(__file__).with_name("generator_model.py")),
             artifacts={file.name: str(file) for file in package.iterdir() if file.is_file()},
-            code_paths=_own_code(card["network"]["factory"]) or None,
-            signature=ModelSignature(
-                Schema([TensorSpec(number, (-1, card["z_dim"]))]),
-                Schema([TensorSpec(number, (-1, *card["sample_shape"]))]),
-            ),
-            input_example=input_example,
+            code_paths=_own_code(generator.card) or None,
+            signature=signature,
+            input_example=example,
             pip_requirements=[f"{needed}=={installed(needed).partition('+')[0]}" for needed in NEEDS],
         )
         client.log_model_artifacts(model.model_id, f"{folder}/model")
@@ -198,21 +188,41 @@ def _place_in_run(client: MlflowClient, run_id: str, name: str) -> str:
     return str(ready[name])
 
 
-def _own_code(factory: str) -> list[str]:
-    """The user's modules, which the model takes along: the factory's and what was imported from beside it.
+def _face(generator: Generator) -> tuple[ModelSignature, Any]:
+    """What the model takes and gives, and an example of what it takes: see `generator_model.py`."""
+    number = np.dtype(np.float32)
+    samples = TensorSpec(number, (-1, *generator.sample_shape))
+    if generator.game.translate:
+        direction = ParamSpec("direction", "string", next(iter(generator.game.translate)))
+        example = np.random.default_rng(0).uniform(-1, 1, (2, *generator.sample_shape)).astype(np.float32)
+        return ModelSignature(Schema([samples]), Schema([samples]), ParamSchema([direction])), example
+    z = generator.latents(4, torch.Generator().manual_seed(0)).numpy()
+    latents = TensorSpec(number, (-1, *z.shape[1:]), "z" if generator.classes else None)
+    if generator.classes is None:
+        return ModelSignature(Schema([latents]), Schema([samples])), z
+    labels = TensorSpec(np.dtype(np.int64), (-1,), "y")
+    return ModelSignature(Schema([latents, labels]), Schema([samples])), {"z": z, "y": np.arange(4) % generator.classes}
 
-    Installed packages stay out; a factory of ours needs none.
+
+def _own_code(card: Mapping[str, Any]) -> list[str]:
+    """The user's modules, which the model takes along: those of game and networks, and what lies beside them.
+
+    Installed packages stay out; names of ours need none.
     """
-    module, colon, _ = factory.partition(":")
-    if not colon or module.partition(".")[0] == "saddlepoint":
-        return []
-    import_path("network.factory", factory)
-    root = _place(module.partition(".")[0])
-    if root is None:
-        return []
-    tops = {name.partition(".")[0] for name in list(sys.modules)} - {"__main__", "saddlepoint"}
-    places = {name: _place(name) for name in tops}
-    return sorted(str(place) for place in places.values() if place and place.parent == root.parent)
+    found: set[str] = set()
+    for key, name in [("game.name", card["game"]["name"])] + [
+        (f"networks.{net}.factory", described["factory"]) for net, described in card["networks"].items()
+    ]:
+        module, colon, _ = name.partition(":")
+        if not colon or module.partition(".")[0] == "saddlepoint":
+            continue
+        import_path(key, name)
+        root = _place(module.partition(".")[0])
+        if root is None:
+            continue
+        tops = {name.partition(".")[0] for name in list(sys.modules)} - {"__main__", "saddlepoint"}
+        found |= {str(place) for top in tops if (place := _place(top)) and place.parent == root.parent}
+    return sorted(found)
 
 
 def _place(top: str) -> Path | None:

@@ -1,26 +1,48 @@
-"""Batches from data that lies on the device whole: a new permutation every epoch, the incomplete last batch
-dropped."""
+"""Batches: a new order every epoch, the incomplete last batch dropped. A source's state is a position, so that a
+resumed run sees the same data go by."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ..data import Dataset
+from ..data.dataset import Stream
 from ..errors import UserError
 from ..games import Batch
+from ..randomness import stream
+
+
+class Source(Protocol):
+    """An endless stream of batches."""
+
+    def __call__(self) -> Batch: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def batches(dataset: Dataset, size: int, seed: int, device: torch.device, purpose: str = "batches") -> Source:
+    """Batches of the training half, of both domains if there are two. Raises UserError: a size above the data's."""
+    own: Source
+    if dataset.stream is not None:
+        own = StreamedBatches(dataset.stream, size, stream(seed, purpose), device)
+    else:
+        labels = dataset.train_labels
+        y = None if labels is None else labels.to(device)
+        own = Batches(dataset.train.to(device), y, size, stream(seed, purpose))
+    if dataset.target is None:
+        return own
+    return Domains(own, batches(dataset.target, size, seed, device, "batches of the target"))
 
 
 class Batches:
-    """An endless stream of batches. Its state is a position, so that a resumed run sees the same data go by.
-
-    x: (N, *X), y: (N,) or None. Raises UserError for a batch larger than the data.
-    """
+    """From data that lies on the device whole. x: (N, *X), y: (N,) or None."""
 
     def __init__(self, x: Tensor, y: Tensor | None, size: int, rng: torch.Generator) -> None:
-        if size > len(x):
-            raise UserError(
-                f"training.batch_size: {size} is larger than the training half of the data, {len(x)} samples"
-            )
+        _check(size, len(x))
         self.x, self.y, self.size, self.rng = x, y, size, rng
         self._start_epoch()
 
@@ -43,3 +65,68 @@ class Batches:
         self.rng.set_state(state["epoch"])
         self._start_epoch()
         self.cursor = state["cursor"]
+
+
+class StreamedBatches:
+    """From data that is read as it goes by: only the piece at hand is in memory."""
+
+    def __init__(self, data: Stream, size: int, rng: torch.Generator, device: torch.device) -> None:
+        _check(size, len(data))
+        self.data, self.size, self.rng, self.device = data, size, rng, device
+        self._start_epoch()
+
+    def _start_epoch(self, cursor: int = 0) -> None:
+        self.epoch = self.rng.get_state()
+        seed = int(torch.randint(2**62, (), generator=self.rng))
+        self.cursor = cursor
+        self.pieces: Iterator[tuple[Tensor, Tensor | None]] = self.data.epoch(seed, cursor)
+        self.x: list[Tensor] = []
+        self.y: list[Tensor] = []
+
+    def __call__(self) -> Batch:
+        if self.cursor + self.size > len(self.data):
+            self._start_epoch()
+        while sum(map(len, self.x)) < self.size:
+            x, y = next(self.pieces)
+            self.x.append(x)
+            self.y.extend([] if y is None else [y])
+        samples, labels = _joined(self.x), _joined(self.y) if self.y else None
+        self.x, self.y = [samples[self.size :]], [] if labels is None else [labels[self.size :]]
+        self.cursor += self.size
+        y = None if labels is None else labels[: self.size].to(self.device)
+        return Batch(samples[: self.size].to(self.device), y)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "cursor": self.cursor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rng.set_state(state["epoch"])
+        self._start_epoch(state["cursor"])
+
+
+class Domains:
+    """x from one domain, y from another, each in an order of its own: nothing pairs them."""
+
+    def __init__(self, x: Source, y: Source) -> None:
+        self.x, self.y = x, y
+
+    def __call__(self) -> Batch:
+        return Batch(self.x().x, self.y().x)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"x": self.x.state_dict(), "y": self.y.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.x.load_state_dict(state["x"])
+        self.y.load_state_dict(state["y"])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)  # most batches lie in one piece: nothing is copied
+
+
+def _check(size: int, available: int) -> None:
+    if size > available:
+        raise UserError(
+            f"training.batch_size: {size} is larger than the training half of the data, {available} samples"
+        )

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
+from ..generator import load_generator, save_generator
 from ..metrics.catalogue import METRICS
 from ..spec import Pipeline
-from .generator import describe, load_generator, save_generator
-from .pictures import picture
-from .setup import Setup, network_arguments, setup
+from .look import look
+from .setup import Setup, setup
 from .state import Trace, Training
 
 
@@ -62,7 +62,7 @@ def train(pipeline: Pipeline, *, seed: int, folder: Path, shared: Setup | None =
         run.play()
         run.seconds = time.perf_counter() - start
         if run.round % spec.evaluate_every == 0 or run.done:
-            report = _evaluate(pipeline, run)
+            report = _evaluate(run)
             run.seconds = time.perf_counter() - start
             waiting = time.perf_counter()
             yield report
@@ -73,35 +73,22 @@ def train(pipeline: Pipeline, *, seed: int, folder: Path, shared: Setup | None =
     yield _final(run, start)
 
 
-def _evaluate(pipeline: Pipeline, run: Training) -> Report:
-    dataset, scorer = run.shared.dataset, run.shared.scorer
-    samples = run.samples(scorer.samples, "score")
-    run.watch(samples)
+def _evaluate(run: Training) -> Report:
+    scorer = run.shared.scorer
+    generator = run.generator
+    subject = run.subject("score", generator)
+    run.watch(subject)
     cheap = [name for name in scorer.metrics if METRICS[name].cost == "cheap" and not METRICS[name].per_class]
-    metrics = scorer.score(samples, list(dict.fromkeys([run.metric.name, *cheap])))
+    metrics = scorer.score(subject, list(dict.fromkeys([run.metric.name, *cheap])))
     run.sentinel.see_logs(run.round, {run.metric.name: metrics[run.metric.name]})
     if run.improves(metrics[run.metric.name]):
-        card = describe(
-            network_arguments(pipeline, dataset)[run.game.generator],
-            game=pipeline.game.name,
-            z_dim=pipeline.structure().z_dim,
-            sample_shape=list(dataset.sample_shape),
-            data={
-                "name": pipeline.data.name,
-                "options": pipeline.data.options,
-                "fingerprint": dataset.fingerprint,
-            },
-        )
-        save_generator(run.folder, run.generator, card)
-    shown = 64 if dataset.kind == "image" else 2000
-    look = picture(run.samples(shown, "look", seed=0), dataset.heldout)  # the same z in every training
-    return _report(run, metrics, {} if look is None else {"samples": look})
+        save_generator(run.folder, generator.networks, run.card)
+    return _report(run, metrics, look(generator, run.shared.dataset))
 
 
 def _final(run: Training, start: float) -> Report:
-    scorer = run.shared.scorer
     best = load_generator(run.folder, run.shared.device)
-    metrics = scorer.score(run.samples(scorer.samples, "final", best.network))
+    metrics = run.shared.scorer.score(run.subject("final", best))
     run.seconds = time.perf_counter() - start
     return _report(run, metrics, {}, final=True)
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..games import Batch, Game, Nets, Player
+from ..randomness import stream
+from .pool import ImagePool
 
 Exchange = Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]  # averages gradients over workers
 
@@ -42,6 +44,7 @@ class Plain:
         networks: Mapping[str, nn.Module],
         hyperparameters: Any,
         exchange: Exchange = alone,
+        seed: int = 0,
     ) -> None:
         self.game = game
         self.networks = {name: networks[name] for name in game.networks}
@@ -58,12 +61,20 @@ class Plain:
         self.whole = {name: joined(weights) for name, weights in self.weights.items()}
         self.optimizers = {name: self._optimizer(name, player) for name, player in game.players.items()}
         self.rates = {name: opt.defaults["lr"] for name, opt in self.optimizers.items()}
+        self.pools = {
+            name: ImagePool(player.pool.size, stream(seed, f"pool of {name}"))
+            for name, player in game.players.items()
+            if player.pool is not None
+        }
         self._moving: frozenset[str] | None = None
 
     def _optimizer(self, name: str, player: Player) -> torch.optim.Optimizer:
         settings = player.optimizer.read(self.h)
         rule: Callable[..., torch.optim.Optimizer] = player.optimizer.rule
-        return rule([self.whole[name]], **settings)
+        try:
+            return rule([self.whole[name]], **settings)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"game: the optimiser of the {name} does not take {settings}: {error}") from error
 
     def round(self, batch: Callable[[], Batch], noise: Callable[[], Any], rate: float = 1.0) -> dict[str, Tensor]:
         """Plays one round; `rate` scales every learning rate (decay).
@@ -81,13 +92,22 @@ class Plain:
             for name in move:
                 player = self.game.players[name]
                 self._freeze_all_but(player.owns)
-                loss, extra = player.loss(self.nets, seen, drawn, self.h)
+                loss, extra = player.loss(self.nets, self._with_past(name, seen, drawn), drawn, self.h)
                 gradients[name] = self.exchange(torch.autograd.grad(loss, self.weights[name], allow_unused=True))
                 logs[f"loss_{name}"] = loss.detach()
                 logs.update({key: value.detach() for key, value in extra.items()})
             for name in move:
                 self._step(name, gradients[name])
         return logs
+
+    def _with_past(self, name: str, batch: Batch, noise: Any) -> Batch:
+        """The batch with what the player's pool, if it has one, gives for the fakes of this move."""
+        pool = self.game.players[name].pool
+        if pool is None:
+            return batch
+        with torch.no_grad():
+            fakes = pool.fakes(self.nets, batch, noise)
+        return batch._replace(past=self.pools[name].query(fakes))
 
     def _step(self, name: str, gradients: Sequence[Tensor | None]) -> None:
         whole = self.whole[name]
@@ -116,6 +136,7 @@ class Plain:
         return {
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -123,3 +144,5 @@ class Plain:
             network.load_state_dict(state["networks"][name])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+        for name, pool in self.pools.items():
+            pool.load_state_dict(state["pools"][name])

@@ -19,10 +19,11 @@ class Diverged(SaddleError):
 class Sentinel:
     """Watches the logs (often, cheaply) and the weights and samples (at every evaluation)."""
 
-    def __init__(self, data: Tensor) -> None:
-        self.spread = _spread(data)
+    def __init__(self, data: Mapping[str, Tensor]) -> None:
+        """data: for each kind of samples those that they should spread like."""
+        self.spread = {kind: _spread(samples) for kind, samples in data.items()}
         self.signatures: dict[str, tuple[float, float]] = {}
-        self.narrow = 0
+        self.narrow = dict.fromkeys(data, 0)
 
     def see_logs(self, round: int, logs: Mapping[str, float]) -> None:
         for name, value in logs.items():
@@ -39,26 +40,27 @@ class Sentinel:
                 raise Diverged(f"the {player} is frozen: not one weight moved up to round {round}")
             self.signatures[player] = signature
 
-    def see_samples(self, round: int, samples: Tensor) -> None:
-        """samples: (n, *X), drawn from independent noise."""
-        spread = _spread(samples)
-        if not math.isfinite(spread):
-            raise Diverged(f"the samples are not finite at round {round}")
-        self.narrow = self.narrow + 1 if spread < POINT * self.spread else 0
-        if self.narrow == 2:
-            share = f"{spread / self.spread:.1e}"
-            raise Diverged(f"the samples collapsed to a point at round {round}: {share} of the data's spread")
+    def see_samples(self, round: int, made: Mapping[str, Tensor]) -> None:
+        """made: of each kind samples (n, *X), drawn from independent noise or made from different images."""
+        for kind, samples in made.items():
+            spread = _spread(samples)
+            if not math.isfinite(spread):
+                raise Diverged(f"the {kind} are not finite at round {round}")
+            self.narrow[kind] = self.narrow[kind] + 1 if spread < POINT * self.spread[kind] else 0
+            if self.narrow[kind] == 2:
+                share = f"{spread / self.spread[kind]:.1e}"
+                raise Diverged(f"the {kind} collapsed to a point at round {round}: {share} of the data's spread")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"signatures": dict(self.signatures), "narrow": self.narrow}
+        return {"signatures": dict(self.signatures), "narrow": dict(self.narrow)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.signatures, self.narrow = dict(state["signatures"]), state["narrow"]
+        self.signatures, self.narrow = dict(state["signatures"]), dict(state["narrow"])
 
 
 def _spread(samples: Tensor) -> float:
     """The standard deviation over samples, averaged over coordinates."""
-    return float(samples.double().flatten(1).std(0).mean())
+    return float(samples.double().flatten(1).std(0, correction=0).mean())
 
 
 def _signature(tensors: list[Tensor]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import data, games, networks
+from .. import data, games, metrics, networks
 from ..data import Dataset
 from ..errors import SaddleError, UserError
 from ..games import Batch, Game, Nets
-from ..metrics.scorer import Scorer
+from ..metrics import Offers, Scorer, TranslationScorer
+from ..randomness import stream
 from ..spec import Pipeline
-from .randomness import stream
+from .subjects import offers
+
+AnyScorer = Scorer | TranslationScorer
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,20 @@ class Setup:
     """What the trials of one sweep share. Built once in a process and kept (`setup`)."""
 
     dataset: Dataset
-    scorer: Scorer
+    scorer: AnyScorer
     device: torch.device
 
 
 def setup(pipeline: Pipeline) -> Setup:
-    objective = pipeline.objective
-    dataset, scorer = _load(
+    """Raises UserError: the data lack what the game needs, or the objective cannot be had on them."""
+    objective, data_options = pipeline.objective, json.dumps(pipeline.data.options, sort_keys=True)
+    game = build_game(pipeline)
+    dataset = _dataset(pipeline.data.name, data_options)
+    _suits(pipeline.game.name, game, dataset)
+    scorer = _scorer(
         pipeline.data.name,
-        json.dumps(pipeline.data.options, sort_keys=True),
+        data_options,
+        offers(game, z_dim(pipeline)),
         objective.samples,
         objective.features,
         objective.feature_weights,
@@ -42,10 +50,34 @@ def setup(pipeline: Pipeline) -> Setup:
     return Setup(dataset, scorer, choose_device(pipeline.training.device))
 
 
-@lru_cache(maxsize=2)  # a warm worker serves many trials on the same data
-def _load(name: str, options: str, samples: int | None, features: str, weights: str | None) -> tuple[Dataset, Scorer]:
-    dataset = data.load(name, **json.loads(options))
-    return dataset, Scorer(dataset, samples=samples, features=features, feature_weights=weights)
+def _suits(name: str, game: Game, dataset: Dataset) -> None:
+    if game.needs == "labels" and dataset.classes is None:
+        raise UserError(f"game.name: {name!r} needs labels, and the data set {dataset.name!r} has none; "
+                        "choose labelled data, or a game that is not conditional")  # fmt: skip
+    if game.needs == "domains" and dataset.target is None:
+        raise UserError(f"game.name: {name!r} translates between two domains, and the data {dataset.name!r} are one; "
+                        "choose digits_pairs, unpaired_folder or unpaired")  # fmt: skip
+
+
+# a warm worker serves many trials on the same data
+
+
+@lru_cache(maxsize=2)
+def _dataset(name: str, options: str) -> Dataset:
+    return data.load(name, **json.loads(options))
+
+
+@lru_cache(maxsize=4)
+def _scorer(
+    name: str, options: str, offers: Offers, samples: int | None, features: str, weights: str | None
+) -> AnyScorer:
+    return metrics.scorer(_dataset(name, options), offers, samples=samples, features=features, feature_weights=weights)
+
+
+def z_dim(pipeline: Pipeline) -> int | None:
+    """The latent coordinates; None for a game that draws none."""
+    found: int | None = getattr(pipeline.structure(), "z_dim", None)
+    return found
 
 
 def choose_device(asked: str) -> torch.device:
@@ -61,7 +93,7 @@ def choose_device(asked: str) -> torch.device:
 
 
 def build_game(pipeline: Pipeline) -> Game:
-    return games.find(pipeline.game.name).game(pipeline.structure())
+    return games.build(pipeline.game.name, pipeline.structure())
 
 
 def network_arguments(pipeline: Pipeline, dataset: Dataset) -> dict[str, dict[str, Any]]:
@@ -77,6 +109,26 @@ def network_arguments(pipeline: Pipeline, dataset: Dataset) -> dict[str, dict[st
         }
         for name, spec in pipeline.networks.items()
     }
+
+
+def describe(pipeline: Pipeline, game: Game, dataset: Dataset) -> dict[str, Any]:
+    """The card of the generator that this pipeline's training will leave: see `generator.py`."""
+    arguments = network_arguments(pipeline, dataset)
+    card: dict[str, Any] = {
+        "game": {"name": pipeline.game.name, "structure": asdict(pipeline.structure())},
+        "networks": {name: arguments[name] for name in game.ships},
+        "z_dim": z_dim(pipeline),
+        "sample_shape": list(dataset.sample_shape),
+        "data": {
+            "name": pipeline.data.name,
+            "options": pipeline.data.options,
+            "fingerprint": dataset.fingerprint,
+        },
+    }
+    if dataset.train_labels is not None and dataset.classes is not None:
+        shares = torch.bincount(dataset.train_labels.cpu(), minlength=dataset.classes) / len(dataset.train_labels)
+        card["label_shares"] = shares.tolist()
+    return card
 
 
 def build_networks(pipeline: Pipeline, game: Game, setup: Setup) -> dict[str, nn.Module]:
@@ -106,22 +158,38 @@ def _check(game: Game, built: Mapping[str, nn.Module], dataset: Dataset, h: Any,
 def _try(game: Game, nets: Nets, dataset: Dataset, h: Any, n: int) -> None:
     wanted = tuple(dataset.sample_shape)
     rng = stream(0, "check")
-    batch = Batch(dataset.train[:n], None if dataset.train_labels is None else dataset.train_labels[:n])
-    try:
-        got = tuple(game.sample(nets, game.noise(n, rng)).shape)
-    except Exception as error:
-        raise _misfit(game.generator, wanted, n, error) from error
-    if got != (n, *wanted):
-        shape = got[1:]
-        raise UserError(f"networks.{game.generator}: gives samples of shape {shape}, but the data has {wanted}")
+    labels = None if dataset.train_labels is None else dataset.train_labels[:n]
+    batch = Batch(dataset.train[:n], labels if dataset.target is None else dataset.target.train[:n])
+    for network, make in _uses(game, nets, batch, n, rng):
+        try:
+            got = tuple(make().shape)
+        except Exception as error:
+            raise _misfit(network, wanted, n, error) from error
+        if got != (n, *wanted):
+            raise UserError(f"networks.{network}: gives samples of shape {got[1:]}, but the data has {wanted}")
     for name, player in game.players.items():
         try:
-            loss, _ = player.loss(nets, batch, game.noise(n, rng), h)
+            noise = game.noise(n, rng)
+            past = player.pool.fakes(nets, batch, noise) if player.pool else None
+            loss, _ = player.loss(nets, batch._replace(past=past), noise, h)
         except Exception as error:
             raise _misfit(player.owns[0], wanted, n, error) from error
         if loss.shape != ():
             shape = tuple(loss.shape)
             raise UserError(f"networks.{player.owns[0]}: the loss of the {name} is no scalar: {shape}")
+
+
+def _uses(
+    game: Game, nets: Nets, batch: Batch, n: int, rng: torch.Generator
+) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
+    """What makes samples, each beside the network that is to blame if they do not fit."""
+    sample = game.sample
+    if sample is not None:
+        labels = batch.y if game.needs == "labels" else None
+        yield game.ships[0], lambda: sample(nets, (game.latent or game.noise)(n, rng), labels)
+    for network, function, source in zip(game.ships, game.translate.values(), (batch.x, batch.y), strict=False):
+        assert source is not None  # _suits: there are two domains
+        yield network, lambda function=function, source=source: function(nets, source)  # type: ignore[misc]
 
 
 def _misfit(network: str, wanted: tuple[int, ...], n: int, error: Exception) -> SaddleError:

@@ -9,17 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..games import Nets
+from ..generator import Generator
 from ..metrics.catalogue import METRICS
+from ..metrics.subject import Subject
+from ..randomness import derive, stream
 from ..spec import Pipeline
 from . import checkpoint
-from .batches import Batches
+from .batches import batches
 from .plain import Plain
-from .randomness import derive, stream
 from .sentinel import Sentinel
-from .setup import Setup, build_game, build_networks
+from .setup import Setup, build_game, build_networks, describe
+from .subjects import subject
 
 CHECKPOINT = "checkpoint.pt"
+WATCHED = 16  # translations that the sentinel looks at: enough to see a collapse to one point
 Trace = list[tuple[int, dict[str, float]]]
 
 
@@ -35,17 +38,14 @@ class Training:
         torch.manual_seed(derive(seed, "init"))  # initial weights, and what networks draw themselves (dropout)
         device, dataset = shared.device, shared.dataset
         self.game = build_game(pipeline)
-        self.plain = Plain(self.game, build_networks(pipeline, self.game, shared), pipeline.hyperparameters())
-        labels = dataset.train_labels
-        self.batches = Batches(
-            dataset.train.to(device),
-            None if labels is None else labels.to(device),
-            self.spec.batch_size,
-            stream(seed, "batches"),
+        self.plain = Plain(
+            self.game, build_networks(pipeline, self.game, shared), pipeline.hyperparameters(), seed=seed
         )
+        self.batches = batches(dataset, self.spec.batch_size, seed, device)
         self.noise = stream(seed, "noise", device=device)
-        self.average = self._copy_of_generator() if self.spec.ema else None
-        self.sentinel = Sentinel(dataset.train)
+        self.card = describe(pipeline, self.game, dataset)
+        self.average = self._copies() if self.spec.ema else None
+        self.sentinel = Sentinel(self._looks_like())
         self.metric = METRICS[pipeline.objective.metric]
         self.round = 0
         self.seconds = 0.0  # spent so far, over all lives
@@ -54,17 +54,26 @@ class Training:
         self.logged = 0  # the round of the newest entry that the trace ever had
         self.trace: Trace = []
 
-    def _copy_of_generator(self) -> nn.Module:
-        return copy.deepcopy(self.plain.networks[self.game.generator]).eval().requires_grad_(False)
+    def _copies(self) -> dict[str, nn.Module]:
+        return {name: copy.deepcopy(self.plain.networks[name]).eval().requires_grad_(False) for name in self.game.ships}
+
+    def _looks_like(self) -> dict[str, Tensor]:
+        """What samples should spread like: the data, or for a translation the domain that it leads to."""
+        dataset = self.shared.dataset
+        if not self.game.translate:
+            return {"samples": dataset.train}
+        assert dataset.target is not None  # setup has checked it
+        return {"x_to_y": dataset.target.train, "y_to_x": dataset.train}
 
     @property
     def done(self) -> bool:
         return self.round >= self.spec.rounds
 
     @property
-    def generator(self) -> nn.Module:
-        """The network that is judged and kept: the moving average where there is one."""
-        return self.average if self.average is not None else self.plain.networks[self.game.generator]
+    def generator(self) -> Generator:
+        """What is judged and kept: the moving averages where there are some."""
+        kept = self.average or {name: self.plain.networks[name] for name in self.game.ships}
+        return Generator(self.game, kept, self.card)
 
     def play(self) -> None:
         """One round. No number is read from the device, except for the log every `log_every` rounds."""
@@ -82,13 +91,14 @@ class Training:
             self._log()
 
     @torch.no_grad()
-    def _update_average(self, average: nn.Module) -> None:
-        live = self.plain.networks[self.game.generator]
+    def _update_average(self, averages: Mapping[str, nn.Module]) -> None:
         # (1 + t) / (10 + t), as TensorFlow's ExponentialMovingAverage: a young average forgets its start soon
         beta = min(self.spec.ema, (1 + self.round) / (10 + self.round))
-        torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1 - beta)
-        for kept, now in zip(average.buffers(), live.buffers(), strict=True):
-            kept.copy_(now)  # running statistics are averages already
+        for name, average in averages.items():
+            live = self.plain.networks[name]
+            torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1 - beta)
+            for kept, now in zip(average.buffers(), live.buffers(), strict=True):
+                kept.copy_(now)  # running statistics are averages already
 
     def _log(self) -> None:
         names = list(self.sums)
@@ -102,25 +112,23 @@ class Training:
         trace, self.trace = self.trace, []
         return trace
 
-    @torch.no_grad()
-    def samples(self, n: int, purpose: str, generator: nn.Module | None = None, seed: int | None = None) -> Tensor:
-        """n samples (n, *X), of the judged generator if none is given.
+    def subject(self, purpose: str, generator: Generator | None = None) -> Subject:
+        """What is scored, of the judged generator if none is given. A purpose has the same noise at every round."""
+        rng = stream(self.seed, purpose, device=self.shared.device)
+        return subject(generator or self.generator, self.shared.scorer.samples, rng)
 
-        A purpose has the same noise at every round: that of this training's seed, or of the seed given.
-        """
-        network = self.generator if generator is None else generator
-        was_training = network.training
-        network.eval()
-        nets = Nets({**self.plain.networks, self.game.generator: network})
-        rng = stream(self.seed if seed is None else seed, purpose, device=self.shared.device)
-        parts = [self.game.sample(nets, self.game.noise(min(512, n - at), rng)) for at in range(0, n, 512)]
-        network.train(was_training)
-        return torch.cat(parts)
-
-    def watch(self, samples: Tensor) -> None:
+    def watch(self, subject: Subject) -> None:
         """Raises Diverged if this run cannot recover."""
         self.sentinel.see_weights(self.round, self.plain.weights)
-        self.sentinel.see_samples(self.round, samples)
+        self.sentinel.see_samples(self.round, self._made(subject))
+
+    def _made(self, subject: Subject) -> dict[str, Tensor]:
+        if subject.samples is not None:
+            return {"samples": subject.samples}
+        dataset = self.shared.dataset
+        assert dataset.target is not None  # what makes no samples translates
+        sources = {"x_to_y": dataset.heldout, "y_to_x": dataset.target.heldout}
+        return {way: translate(sources[way][:WATCHED]) for way, translate in subject.translate.items()}
 
     def improves(self, value: float) -> bool:
         """Whether `value` is the best so far; if so it is remembered as such."""
@@ -137,7 +145,7 @@ class Training:
             "seconds": self.seconds,
             "best": self.best,
             "plain": self.plain.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            "average": self.average and {name: network.state_dict() for name, network in self.average.items()},
             "batches": self.batches.state_dict(),
             "noise": self.noise.get_state(),
             "torch": torch.get_rng_state(),
@@ -162,7 +170,8 @@ class Training:
         self.round, self.seconds, self.best = state["round"], state["seconds"], state["best"]
         self.plain.load_state_dict(state["plain"])
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            for name, network in self.average.items():
+                network.load_state_dict(state["average"][name])
         self.batches.load_state_dict(state["batches"])
         self.noise.set_state(state["noise"])
         torch.set_rng_state(state["torch"])

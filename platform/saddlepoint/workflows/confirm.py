@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import SaddleError
 from ..metrics.catalogue import METRICS
+from ..randomness import derive
 from ..search.records import TrialRecord
-from ..training.randomness import derive
 from .sweep import Sweep, open_ledger
 
 DEFAULTS = "published defaults"

@@ -5,7 +5,9 @@ from typing import Any
 
 from .. import data
 from ..errors import UserError
-from ..metrics.scorer import Scorer
+from ..metrics import scorer
+from ..randomness import stream
+from ..training.subjects import offers, subject
 from .generate import load
 
 
@@ -36,6 +38,9 @@ def evaluate(
     if tuple(against.sample_shape) != generator.sample_shape:
         raise UserError(f"data.name: {name!r} has samples of shape {tuple(against.sample_shape)}, "
                         f"but {model} generates {generator.sample_shape}")  # fmt: skip
-    scorer = Scorer(against, samples=samples, features=features, feature_weights=feature_weights)
-    scores = scorer.score(generator.sample(scorer.samples, seed))
-    return Evaluation(model, name, scores, scorer.floor(), dict(scorer.protocol))
+    if generator.game.translate and against.target is None:
+        raise UserError(f"data.name: {name!r} is one domain, and {model} translates between two")
+    offered = offers(generator.game, generator.card["z_dim"])
+    by = scorer(against, offered, samples=samples, features=features, feature_weights=feature_weights)
+    scores = by.score(subject(generator, by.samples, stream(seed, "sample")))
+    return Evaluation(model, name, scores, by.floor(), dict(by.protocol))

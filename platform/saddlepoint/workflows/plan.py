@@ -16,7 +16,8 @@ from ..spec import Pipeline, ResourcesSpec, SearchSpec, TrainingSpec
 from ..training.setup import setup
 from ..training.state import CHECKPOINT, Training
 
-WARM, TIMED = 3, 20  # rounds: first steps allocate, and are not what a round costs
+WARM, TIMED = 3, 20  # rounds, at most: first steps allocate, and are not what a round costs
+ENOUGH = 5.0  # seconds of timing: large networks on a CPU take their time
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ def plan(pipeline: Pipeline) -> Plan:
         training = Training(pipeline, pipeline.seed, Path(place), shared)
         round_seconds = _time_round(training)
         start = time.perf_counter()
-        training.watch(training.samples(shared.scorer.samples, "score"))
-        shared.scorer.score(training.samples(shared.scorer.samples, "score"), [training.metric.name])
+        subject = training.subject("score")
+        training.watch(subject)
+        shared.scorer.score(subject, [training.metric.name])
         evaluation = time.perf_counter() - start
         training.save()
         checkpoint = (Path(place) / CHECKPOINT).stat().st_size / 1e6
@@ -58,7 +60,7 @@ def plan(pipeline: Pipeline) -> Plan:
     trials = search.trials if search else 1
     retrainings = (pipeline.confirm.top + 1) * pipeline.confirm.seeds if search else 0
     weights = {name: sum(w.numel() for w in net.parameters()) for name, net in training.plain.networks.items()}
-    generator = 4e-6 * weights[training.game.generator]
+    generator = 4e-6 * sum(weights[name] for name in training.game.ships)
     return Plan(
         name=pipeline.name,
         device=str(shared.device),
@@ -74,7 +76,7 @@ def plan(pipeline: Pipeline) -> Plan:
         evaluation_seconds=evaluation,
         trial_seconds=trial,
         longest_seconds=(-(-trials // at_once) + -(-retrainings // at_once)) * trial,
-        memory_megabytes=_peak_megabytes(shared.device),
+        memory_megabytes=peak_megabytes(shared.device),
         disk_megabytes=at_once * checkpoint + (trials + retrainings) * generator,
     )
 
@@ -101,18 +103,21 @@ def _time_round(training: Training) -> float:
     """Seconds of one round. A diverging configuration is the sentinel's business, not the plan's."""
 
     def play(rounds: int) -> float:
-        start = time.perf_counter()
-        for _ in range(rounds):
+        """The mean over so many rounds, or over as many as ENOUGH seconds hold."""
+        start, played = time.perf_counter(), 0
+        while played < rounds and (not played or time.perf_counter() - start < ENOUGH):
             training.play()
-        if training.shared.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
+            played += 1
+            if training.shared.device.type == "cuda":
+                torch.cuda.synchronize()
+        return (time.perf_counter() - start) / played
 
     play(WARM)
-    return play(TIMED) / TIMED
+    return play(TIMED)
 
 
-def _peak_megabytes(device: torch.device) -> float:
+def peak_megabytes(device: torch.device) -> float:
+    """The most that this process has held so far, on the GPU if that is the device."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ..errors import SaddleError, UserError
+from ..generator import Generator, load_generator
 from ..metrics.catalogue import METRICS, Metric
+from ..randomness import stream
 from ..tracking import registry
 from ..tracking.store import KEY_TAG, SWEEP_TAG
-from ..training.generator import Generator, load_generator
 from ..training.setup import Setup
+from ..training.subjects import subject
 from .confirm import Candidate, Confirmation
 from .provenance import protocol_tags
 from .sweep import Sweep
@@ -72,6 +74,8 @@ def _compare(challenger: Generator, champion: Generator, shared: Setup, metric: 
     if champion.sample_shape != tuple(shared.dataset.sample_shape):
         raise SaddleError(f"the champion generates samples of shape {champion.sample_shape}, not of the data's shape "
                           f"{tuple(shared.dataset.sample_shape)}; promote under another model name")  # fmt: skip
+    if (theirs := _kind(champion)) != (ours := _kind(challenger)):
+        raise SaddleError(f"the champion {theirs}, and the challenger {ours}; promote under another model name")
     new, old = score(challenger, shared, metric.name), score(champion, shared, metric.name)
     better = metric.is_better(new, old)
     verb = "beats" if better else "does not beat"
@@ -79,10 +83,19 @@ def _compare(challenger: Generator, champion: Generator, shared: Setup, metric: 
     return better, f"{metric.name} {new:.4g} ({draws}) {verb} {old:.4g}"
 
 
+def _kind(generator: Generator) -> str:
+    """What it does, as one says it: two kinds cannot be scored side by side."""
+    if generator.game.translate:
+        return "translates"
+    what = "draws samples of a class" if generator.classes else "draws samples"
+    return f"{what} and infers latents" if generator.game.inference else what
+
+
 def score(generator: Generator, shared: Setup, metric: str, draws: int = DRAWS) -> float:
     """The mean of a metric over independent draws at full n."""
-    n = shared.scorer.samples
-    return fmean(shared.scorer.score(generator.sample(n, seed), [metric])[metric] for seed in range(draws))
+    scorer = shared.scorer
+    drawn = (subject(generator, scorer.samples, stream(seed, "sample")) for seed in range(draws))
+    return fmean(scorer.score(each, [metric])[metric] for each in drawn)
 
 
 def _card(sweep: Sweep, confirmation: Confirmation, winner: Candidate) -> dict[str, str]:
@@ -94,6 +107,6 @@ def _card(sweep: Sweep, confirmation: Confirmation, winner: Candidate) -> dict[s
         "saddle.pipeline": sweep.pipeline.fingerprint(),
         "saddle.values": ", ".join(f"{name}={value}" for name, value in winner.values.items()),
         f"saddle.confirmed.{name}": scores,
-        f"saddle.floor.{name}": f"{confirmation.floor[name]:.4g}",
+        **({f"saddle.floor.{name}": f"{confirmation.floor[name]:.4g}"} if name in confirmation.floor else {}),
         **protocol_tags(sweep.shared),
     }

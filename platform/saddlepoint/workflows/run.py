@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import write_bytes
 from ..search.records import TrialRecord
 from ..spec import Pipeline
+from ..training.look import look
 from .confirm import Confirmation, confirm
-from .generate import generate
+from .generate import load
 from .promote import Promotion, promote
-from .sweep import View, opened, unseen
+from .sweep import Sweep, View, opened, unseen
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,25 @@ class Run:
     picture: Path | None
 
 
+PICTURES = ("samples", "translations", "reconstructions")  # the first that the champion has is the one to show
+
+
 def run(pipeline: Pipeline, *, root: Path | None = None, view: View = unseen) -> Run:
     with opened(pipeline, root, view) as sweep:
         sweep.search_on()
         confirmation = confirm(sweep)
         promotion = promote(sweep, confirmation) if pipeline.promote else None
         trials = sweep.ledger.trials()
-    picture = None
-    if promotion is not None:
-        [picture] = generate(promotion.uri, [sweep.folder.path / "champion.png"])
+        picture = _picture(sweep, promotion) if promotion else None
     return Run(trials, confirmation, promotion, picture)
+
+
+def _picture(sweep: Sweep, promotion: Promotion) -> Path | None:
+    """What the champion does, as the registry gives it back."""
+    looks = look(load(promotion.uri), sweep.shared.dataset)
+    path = sweep.folder.path / "champion.png"
+    for name in PICTURES:
+        if name in looks:
+            write_bytes(path, looks[name])
+            return path
+    return None

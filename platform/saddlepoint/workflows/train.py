@@ -11,6 +11,8 @@ from ..tracking.tracker import Tracker
 from ..training.loop import Report, train
 from ..training.sentinel import Diverged
 from ..training.setup import setup
+from ..training.state import Training
+from .plan import peak_megabytes
 from .provenance import run_tags
 
 Progress = Callable[[Pipeline], AbstractContextManager[Callable[[Report], None]]]
@@ -23,11 +25,13 @@ class Trained:
     floor: dict[str, float]
     seconds: float
     best_round: int
+    memory_megabytes: float  # the peak of this process; of the GPU where there is one
 
 
 def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Trained:
     """Trains the pipeline's own values, or goes on from the folder's checkpoint. Raises SaddleError if it diverges."""
     shared = setup(pipeline)
+    Training(pipeline, pipeline.seed, folder, shared)  # in memory: what does not fit is said before a run is begun
     key, last = "train", None
     with Tracker(folder / "tracking", tracking_uri=None, experiment=pipeline.experiment) as tracker:
         tracker.start_run(
@@ -51,7 +55,14 @@ def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Train
             raise
         tracker.finish(key, "FINISHED")
     assert last is not None  # a training always ends with its final report
-    return Trained(folder.absolute(), last.metrics, shared.scorer.floor(), last.seconds, last.best_round)
+    return Trained(
+        folder.absolute(),
+        last.metrics,
+        shared.scorer.floor(),
+        last.seconds,
+        last.best_round,
+        peak_megabytes(shared.device),
+    )
 
 
 def _outcome(error: BaseException) -> str:
