@@ -74,6 +74,22 @@ GAMES_IN_SMALL["cyclegan"] = {
     "objective": {"metric": "cycle_l1", "samples": 64, "features": "pixels"},
 }
 
+DECODER = {"factory": "bernoulli_decoder", "widths": [8]}
+GAMES_IN_SMALL["vae"] = {
+    "data": {"name": "four_points", "train": 64, "heldout": 64},
+    "networks": {"encoder": {"factory": "gaussian_encoder", "widths": [8]}, "decoder": DECODER},
+    "game": {"name": "vae", "structure": {"z_dim": 2}},
+    "objective": {"metric": "reconstruction", "samples": 64, "features": "pixels"},
+}
+GAMES_IN_SMALL["avb"] = GAMES_IN_SMALL["vae"] | {
+    "networks": {
+        "encoder": {"factory": "noise_encoder", "widths": [8]},
+        "decoder": DECODER,
+        "adversary": {"factory": "adversary", "width": 8, "blocks": 1},
+    },
+    "game": {"name": "avb", "structure": {"z_dim": 2, "eps_dim": 3}},
+}
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:

@@ -125,7 +125,7 @@ class TranslationScorer:
         self.samples = n
         self._dataset = dataset
         self._ways = {
-            "x_to_y": Direction(x, y, dataset.paired, of_x, cache),
+            "x_to_y": Direction(x, y, dataset.paired, of_y, cache),
             "y_to_x": Direction(y, x, dataset.paired, of_x, cache),
         }
         self._floor: dict[str, dict[str, float]] = {}
