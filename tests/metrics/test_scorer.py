@@ -13,7 +13,9 @@ import saddlepoint
 from saddlepoint.data import Dataset, load
 from saddlepoint.errors import UserError
 from saddlepoint.metrics import METRICS, Scorer, catalogue
-from saddlepoint.metrics.subject import Subject
+from saddlepoint.metrics.classes import accuracy
+from saddlepoint.metrics.classifier import classifier
+from saddlepoint.metrics.subject import Offers, Subject
 
 NEIGHBOURS = {"precision", "recall", "density", "coverage", "one_nn"}
 MIXTURE = {"modes", "high_quality", "reverse_kl", "reverse_kl_all", "std_ratio"}
@@ -204,10 +206,58 @@ def test_protocol_holds_what_makes_scores_comparable(digits, scorer):
 
 def test_the_catalogue_says_which_way_is_better():
     lower = {name for name, metric in METRICS.items() if metric.better == "lower"}
-    assert lower == {"fid", "kid", "one_nn", "emd", "class_tv", "reverse_kl", "reverse_kl_all"}
+    assert lower == {
+        *("fid", "kid", "one_nn", "emd", "class_tv", "reverse_kl", "reverse_kl_all", "kl_ratio", "jsd_ratio"),
+        *("reconstruction", "reconstruction_pixel", "aggregate_kl", "paired_l1", "cycle_l1"),
+    }
     assert {name for name, metric in METRICS.items() if metric.better == "none"} == {
         "class_share",
         "std_ratio",
+        "importance_ess",
+        "posterior_kl",
     }
     assert all(name == metric.name for name, metric in METRICS.items())
-    assert [name for name, metric in METRICS.items() if metric.cost == "costly"] == ["emd"]
+    assert [name for name, metric in METRICS.items() if metric.cost == "costly"] == [
+        "emd",
+        "log_likelihood",
+        "importance_ess",
+    ]
+
+
+def test_class_accuracy_is_judged_by_who_has_seen_the_heldout_half_only(digits):
+    """papers: such a judge names about 96 % of the real images of the other half rightly."""
+    conditional = Scorer(digits, offers=Offers(labels=True))
+    n = conditional.samples
+    right = Subject(digits.train[:n], digits.train_labels[:n])
+    assert 0.94 < conditional.score(right, ["class_accuracy"])["class_accuracy"] < 0.99
+    wrong = Subject(digits.train[:n], (digits.train_labels[:n] + 1) % 10)
+    assert conditional.score(wrong, ["class_accuracy"])["class_accuracy"] < 0.03
+    assert conditional.floor(["class_accuracy"])["class_accuracy"] == pytest.approx(0.962, abs=0.02)
+    seen = classifier(digits)  # the extractor knows both halves by heart, and would not do as a judge
+    assert accuracy(seen.classify(digits.train), digits.train_labels) > 0.99
+
+
+def test_what_a_game_does_not_offer_is_refused_with_the_reason(scorer, digits):
+    assert "class_accuracy" not in scorer.metrics
+    for name, reason in (
+        ("class_accuracy", "needs a conditional game, as cgan"),
+        ("elbo", "needs a game with an encoder, as avb or vae"),
+        ("paired_l1", "is for a game between two domains, as cyclegan"),
+    ):
+        assert reason in refusal(scorer.floor, [name])
+    grey = Scorer(digits, offers=Offers(latent=8), features="pixels")
+    assert "needs images whose every pixel is -1 or 1" in refusal(grey.floor, ["log_likelihood"])
+    assert "reconstruction" in grey.metrics
+    two_toned = load("digits", binary=True)
+    wide = Scorer(two_toned, offers=Offers(latent=32), features="pixels")
+    assert "needs a z_dim of at most 8, not 32" in refusal(wide.floor, ["elbo"])
+    assert "log_likelihood" in wide.metrics
+    assert wide.floor(["log_likelihood"]) == {}  # real data have no likelihood of their own
+
+
+def test_a_density_ratio_is_there_for_who_asks(ring):
+    scorer = Scorer(ring)
+    assert {"kl_ratio", "jsd_ratio"} == set(scorer.available) - set(scorer.metrics)
+    asked = scorer.score(Subject(torch.zeros(400, 2)), ["kl_ratio", "jsd_ratio"])
+    assert asked["jsd_ratio"] == pytest.approx(math.log(2), abs=0.05)  # disjoint
+    assert abs(scorer.floor(["jsd_ratio"])["jsd_ratio"]) < 0.03

@@ -4,11 +4,23 @@ from pathlib import Path
 
 from saddlepoint.data import Dataset
 from saddlepoint.metrics.catalogue import METRICS, Metric
+from saddlepoint.metrics.density_ratio import DensityRatio, density_ratio
 from saddlepoint.metrics.scorer import Scorer
 from saddlepoint.metrics.subject import LatentModel, Offers, Subject
 from saddlepoint.metrics.translation import TranslationScorer
 
-__all__ = ["METRICS", "LatentModel", "Metric", "Offers", "Scorer", "Subject", "TranslationScorer", "scorer"]
+__all__ = [
+    "METRICS",
+    "DensityRatio",
+    "LatentModel",
+    "Metric",
+    "Offers",
+    "Scorer",
+    "Subject",
+    "TranslationScorer",
+    "density_ratio",
+    "scorer",
+]
 
 
 def scorer(

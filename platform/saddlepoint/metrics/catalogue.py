@@ -10,6 +10,7 @@ from torch import Tensor
 from saddlepoint.data import Dataset, Kind
 from saddlepoint.metrics.classes import accuracy, class_shares, total_variation
 from saddlepoint.metrics.classifier import Classifier
+from saddlepoint.metrics.density_ratio import FEWEST, DensityRatio, density_ratio
 from saddlepoint.metrics.features import Extractor
 from saddlepoint.metrics.frechet import Moments, frechet, moments
 from saddlepoint.metrics.kernel import kid
@@ -64,6 +65,11 @@ class Comparison:
         return manifold(self.real.features, self.fake.features, self.real.within)
 
     @cached_property
+    def ratio(self) -> DensityRatio:
+        """Of the generated samples against the real ones."""
+        return density_ratio(self.fake.samples, self.real.samples)
+
+    @cached_property
     def mixture(self) -> Mapping[str, float]:
         assert self.dataset.mixture is not None  # Metric.needs
         return mixture_scores(self.fake.samples, self.dataset.mixture.means, self.dataset.mixture.std)
@@ -88,7 +94,7 @@ class Metric:
     fewest: Fewest  # samples below which it is an error and not a number
     kinds: tuple[Kind, ...] = ("image", "points")
     needs: Needs = "nothing"
-    cost: Literal["cheap", "costly"] = "cheap"  # costly: grows faster than n^2
+    cost: Literal["cheap", "costly", "asked"] = "cheap"  # costly: at the end only; asked: only where it is named
     per_class: bool = False
 
     def badness(self, value: float) -> float:
@@ -178,6 +184,8 @@ METRICS: Mapping[str, Metric] = {
         _mixture("reverse_kl", "lower"),
         _mixture("reverse_kl_all", "lower"),
         _mixture("std_ratio", "none"),
+        Metric("kl_ratio", "lower", lambda pair: pair.ratio.kl_pq, _at_least(FEWEST), cost="asked"),
+        Metric("jsd_ratio", "lower", lambda pair: pair.ratio.jsd, _at_least(FEWEST), cost="asked"),
         *(_latent(name, metric) for name, metric in LATENT_METRICS.items()),
         Metric("paired_l1", "lower", None, _at_least(1), needs="translate"),
         Metric("cycle_l1", "lower", None, _at_least(1), needs="translate"),

@@ -70,11 +70,16 @@ class Scorer:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of all metrics that apply to this data, these features and this n."""
+        """The names of all metrics that apply to this data, these features and this n, but for what is on request."""
+        return tuple(name for name in self.available if METRICS[name].cost != "asked")
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """All that apply."""
         return tuple(name for name, metric in METRICS.items() if self._obstacle(metric) is None)
 
     def score(self, subject: Subject, metrics: Sequence[str] | None = None) -> dict[str, float]:
-        """The metrics, by default all that apply, of a subject with `samples` samples.
+        """The metrics, by default those of `metrics`, of a subject with `samples` samples.
 
         Raises:
             UserError: a metric that is unknown or does not apply; another number or shape of samples.
@@ -162,9 +167,7 @@ class Scorer:
             return f"objective.metric: {name!r} needs a game with an encoder, as avb or vae"
         if name not in offered(z_dim):
             most = LATENT_METRICS[name].largest_z_dim
-            return (
-                f"objective.metric: {name!r} needs a z_dim of at most {most}, not {z_dim}; take log_likelihood"
-            )
+            return f"objective.metric: {name!r} needs a z_dim of at most {most}, not {z_dim}; take log_likelihood"
         if name in NEEDS_BINARY and not is_binary(self._real.samples):
             return (
                 f"objective.metric: {name!r} needs images whose every pixel is -1 or 1, for p(x|z) is a Bernoulli's; "

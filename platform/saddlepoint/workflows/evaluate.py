@@ -42,5 +42,5 @@ def evaluate(
         raise UserError(f"data.name: {name!r} is one domain, and {model} translates between two")
     offered = offers(generator.game, generator.card["z_dim"])
     by = scorer(against, offered, samples=samples, features=features, feature_weights=feature_weights)
-    scores = by.score(subject(generator, by.samples, stream(seed, "sample")))
-    return Evaluation(model, name, scores, by.floor(), dict(by.protocol))
+    scores = by.score(subject(generator, by.samples, stream(seed, "sample")), by.available)
+    return Evaluation(model, name, scores, by.floor(by.available), dict(by.protocol))
