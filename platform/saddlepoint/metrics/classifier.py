@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 import torch
@@ -29,6 +30,9 @@ from saddlepoint.files import cache_folder, write_bytes
 
 RECIPE = "classifier 1: conv 32-64-64(-64) fc 64, 30 epochs, Adam 1e-3, decay 1e-4, batch 64, dropout 0.3, seed 0"
 FEATURES, EPOCHS, BATCH, SEED = 64, 30, 64, 0
+
+
+Half = Literal["both", "heldout", "train"]
 
 
 class Network(nn.Module):
@@ -76,7 +80,7 @@ class Classifier:
             return F.linear(features, head.weight.double(), head.bias.double()).softmax(dim=1)
 
 
-def classifier(dataset: Dataset, cache: Path | None = None, *, heldout_only: bool = False) -> Classifier:
+def classifier(dataset: Dataset, cache: Path | None = None, half: Half = "both") -> Classifier:
     """The classifier of this data set: from the cache if it lies there whole, else trained and put there.
 
     A file is named by the hash of data, recipe and torch version, and holds the hash of its weights; one that
@@ -84,7 +88,7 @@ def classifier(dataset: Dataset, cache: Path | None = None, *, heldout_only: boo
 
     Args:
         cache: its folder; default `$SADDLE_CACHE`, else `~/.cache/saddlepoint`.
-        heldout_only: trained on the held-out half alone, as a judge that knows nothing that a game saw.
+        half: what it is trained on. A judge of what a game makes should know only what is not compared with it.
 
     Raises:
         UserError: the data set has no labels or no images; the cache folder cannot be written.
@@ -94,17 +98,20 @@ def classifier(dataset: Dataset, cache: Path | None = None, *, heldout_only: boo
             f"objective.features: 'classifier' needs labelled images, and {dataset.name!r} has none; "
             "choose inception or pixels"
         )
-    half = "\nheldout" if heldout_only else ""
-    key = hashlib.sha256(f"{RECIPE}\n{torch.__version__}\n{dataset.fingerprint}{half}".encode()).hexdigest()
+    part = "" if half == "both" else f"\n{half}"
+    key = hashlib.sha256(f"{RECIPE}\n{torch.__version__}\n{dataset.fingerprint}{part}".encode()).hexdigest()
     path = (cache or cache_folder()) / f"classifier-{key[:20]}.safetensors"
     assert dataset.classes is not None  # Dataset.build: labels come with classes
     with _private_randomness():
         network = Network(dataset.sample_shape[0], min(dataset.sample_shape[1:]), dataset.classes)
         state = _read(path)
         if state is None:
-            halves = [(dataset.heldout, dataset.heldout_labels)]
-            halves += [] if heldout_only else [(dataset.train, dataset.train_labels)]
-            images, labels = (torch.cat([part.cpu() for part in parts]) for parts in zip(*halves[::-1], strict=True))
+            halves = {
+                "train": (dataset.train, dataset.train_labels),
+                "heldout": (dataset.heldout, dataset.heldout_labels),
+            }
+            chosen = halves.values() if half == "both" else [halves[half]]
+            images, labels = (torch.cat([part.cpu() for part in parts]) for parts in zip(*chosen, strict=True))
             fit(network, images, labels)
             _write(path, network.state_dict())
         else:

@@ -122,7 +122,7 @@ class Scorer:
 
     def _judge(self) -> Classifier:
         if self._judging is None:
-            self._judging = classifier(self._dataset, self._cache, heldout_only=True)
+            self._judging = classifier(self._dataset, self._cache, half="heldout")
         return self._judging
 
     def _values(self, name: str, pair: Comparison) -> dict[str, float]:

@@ -79,17 +79,7 @@ class Direction:
     @cached_property
     def _judge(self) -> Classifier:
         """Trained on the training half of the domain: one that had seen the true counterparts would know them."""
-        of = self.target
-        exchanged = Dataset.build(
-            of.name,
-            of.kind,
-            of.heldout,
-            of.train,
-            train_labels=of.heldout_labels,
-            heldout_labels=of.train_labels,
-            classes=of.classes,
-        )
-        return classifier(exchanged, self._cache, heldout_only=True)
+        return classifier(self.target, self._cache, half="train")
 
 
 class TranslationScorer:
@@ -147,6 +137,11 @@ class TranslationScorer:
         return tuple(
             name for name, metric in METRICS.items() if own.get(name, name in of_samples and not metric.per_class)
         )
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """The same: nothing here is on request only."""
+        return self.metrics
 
     def score(self, subject: Subject, metrics: Sequence[str] | None = None) -> dict[str, float]:
         """The metrics, by default all that apply, of a subject that translates both ways.
