@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from saddlepoint.games import Batch, Game, Nets, avb
-from saddlepoint.networks.encoders import Adversary, BernoulliDecoder, NoiseEncoder
+from saddlepoint.networks.encoders import Adversary, BasisEncoder, BernoulliDecoder, NoiseEncoder
 from saddlepoint.training.plain import Plain
 
 H = avb.Hyperparameters()
@@ -203,6 +204,26 @@ def test_the_adversary_moves_alone_and_no_gradient_of_its_loss_reaches_the_encod
     for name, net in networks.items():
         moved = any(not torch.equal(w, b) for w, b in zip(net.parameters(), before[name], strict=True))
         assert moved == (name == "adversary")
+
+
+def test_adaptive_contrast_can_be_fused_lane_by_lane() -> None:
+    """What the conformance suite shows of the plain form: lanes in one program equal each alone."""
+    torch.manual_seed(0)
+    game = avb.game(avb.Structure(z_dim=2, eps_dim=4, adaptive_contrast=True))
+    encoder = BasisEncoder([1, 2, 2], 2, 4, [8], bases=2, basis_widths=[8])
+    others = {"decoder": BernoulliDecoder(2, [1, 2, 2], [8]), "adversary": Adversary([1, 2, 2], 2, 8, 1)}
+    lanes = [{key: w.detach() + 0.1 * lane for key, w in encoder.named_parameters()} for lane in range(3)]
+    x, drawn = Batch(torch.randn(16, 1, 2, 2).sign()), game.noise(16, torch.Generator().manual_seed(1))
+    for player in game.players.values():
+
+        def loss(weights: dict[str, Tensor], player: Any = player) -> Tensor:
+            nets = Nets({"encoder": lambda *inputs: functional_call(encoder, weights, inputs), **others})
+            value: Tensor = player.loss(nets, x, drawn, H)[0]
+            return value
+
+        together = vmap(loss)({key: torch.stack([lane[key] for lane in lanes]) for key in lanes[0]})
+        torch.testing.assert_close(together, torch.stack([loss(lane) for lane in lanes]), rtol=1e-4, atol=1e-5)
+        assert len(set(together.tolist())) == 3
 
 
 def test_prior_and_noise_are_independent_and_z_is_not_paired_with_x() -> None:

@@ -130,7 +130,7 @@ def test_importance_sampling_equals_quadrature_in_the_plane() -> None:
     z = model.posterior(x.repeat_interleave(500, 0), torch.Generator().manual_seed(1)).reshape(100, 500, 2)
     found, share = latent.by_importance(x, z, model, torch.Generator().manual_seed(2))
     error = found - latent.by_quadrature(x, model)
-    stated = ((1 / share - 1) / 1000).sqrt()  # standard error of each, n = 1000; a little less, as the shares are exact
+    stated = ((1 / share - 1) / 500).sqrt()  # standard error of each, n = 500; a little less, as the shares are exact
     assert 0.4 < float((error / stated).square().mean()) < 1.2
     assert float(error.abs().max()) < 0.2
 

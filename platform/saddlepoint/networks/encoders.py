@@ -175,7 +175,8 @@ class BernoulliDecoder(nn.Module):
 class Adversary(nn.Module):
     """T(x, z): residual blocks on x beside z, and the sum of z squared.
 
-    As in the authors' toy example. The square lets T follow -log p(z) far out, where ELU nets are only linear.
+    As in the authors' toy example. The square lets T follow -log p(z) far out, where an ELU network is only linear and
+    an encoder would run away from the prior unseen. Of use with adaptive contrast too, where it has to be unlearned.
     """
 
     def __init__(
