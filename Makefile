@@ -7,14 +7,16 @@ READY := .venv/ready
 CUDA := sys_platform == "linux" and platform_machine == "x86_64"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test quick check bench ui lock clean
+.PHONY: help demo test quick check tables bench real-size ui lock clean
 
 help:
 	@echo 'make demo    in demo/: a WGAN on handwritten digits, swept, confirmed, promoted; ends with the path of a picture'
 	@echo 'make test    all tests'
 	@echo 'make quick   the tests that take seconds'
 	@echo 'make check   ruff and mypy'
-	@echo 'make bench   the tables of benchmarks/'
+	@echo 'make tables  five games beside published numbers: writes docs/tables.md (about 20 minutes on two cores)'
+	@echo 'make bench   the speed tables of benchmarks/'
+	@echo 'make real-size  the pipelines for a GPU, on made-up data: planned, and trained for three rounds'
 	@echo 'make ui      the MLflow UI on what the demo did'
 	@echo 'make lock    requirements.lock anew, from pyproject.toml'
 	@echo 'make clean   removes the environment, the demo and all caches'
@@ -44,6 +46,13 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/plain_loop.py
 	$(BIN)/python benchmarks/sweep_efficiency.py
+	$(BIN)/python benchmarks/parquet_stream.py
+
+tables: $(READY)
+	$(BIN)/python benchmarks/tables
+
+real-size: $(READY)
+	$(BIN)/python benchmarks/real_size.py
 
 ui: $(READY)
 	@mkdir -p demo

@@ -29,7 +29,7 @@ from saddlepoint.errors import SaddleError
 from saddlepoint.spec import Pipeline
 from saddlepoint.training.batches import Batches
 from saddlepoint.training.plain import Plain
-from saddlepoint.training.randomness import stream
+from saddlepoint.randomness import stream
 from saddlepoint.training.setup import build_game, build_networks, setup
 
 AIM = 1.3  # the plain loop's milliseconds over ours
