@@ -26,10 +26,10 @@ from torch.optim import Optimizer, RMSprop
 from torch.utils.data import DataLoader, TensorDataset
 
 from saddlepoint.errors import SaddleError
+from saddlepoint.randomness import stream
 from saddlepoint.spec import Pipeline
 from saddlepoint.training.batches import Batches
 from saddlepoint.training.plain import Plain
-from saddlepoint.randomness import stream
 from saddlepoint.training.setup import build_game, build_networks, setup
 
 AIM = 1.3  # the plain loop's milliseconds over ours
