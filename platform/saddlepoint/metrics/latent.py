@@ -40,7 +40,7 @@ from saddlepoint.metrics.subject import LatentModel
 NEIGHBOURS = 3
 AGGREGATE = 20_000  # samples of q(z), and the most of one q(z|x)
 FEWEST = 256  # samples of one q(z|x)
-POSTERIOR = 2**17  # samples of all q(z|x) together, unless FEWEST asks for more
+POSTERIOR = 2**17  # samples of all q(z|x) together, unless FEWEST asks for more; fewer of images above 8x8
 IMPORTANCE = 500  # samples for each x
 WIDENED, FROM_PRIOR = 1.2, 0.1  # the proposal: times the standard deviation of q, and the share of the prior
 REACH, STEPS, TOLERANCE, FINEST = 6.0, 240, 1e-3, 960  # of the quadrature
@@ -129,7 +129,8 @@ class _Measured:
     @cached_property
     def z(self) -> Tensor:
         """n samples of each q(z|x): (R, n, Z)."""
-        n = min(max(POSTERIOR // len(self.x), FEWEST), AGGREGATE)
+        together = POSTERIOR * 64 // max(64, self.x[0].numel())
+        n = min(max(together // len(self.x), FEWEST), AGGREGATE)
         rng = self.stream(0)
         return _by_row(lambda x: self.model.posterior(x, rng), n, self.x)
 
