@@ -8,6 +8,18 @@ The classifier is an MLP d-64-64-1 with ELU on standardised coordinates, Adam at
 second half. Finite samples are learnt by heart, so five are trained, each on three fifths of the samples; a fourth
 fifth says after how many steps to stop (all of them at once: one number), and the last one is what it estimates on.
 T is 0 at the start, and two sets that cannot be told apart leave it there.
+
+How well, on Gaussians in 1 to 10 dimensions, n samples on each side, three seeds:
+
+JSD                       within 0.02 with n = 1000, within 0.003 with n = 10 000.
+KL up to 1.3              within 0.12 and 0.08.
+KL from the wider law     too low: 2.8 comes out as 2.0 to 2.4, and 3.3 as 2.8 to 3.2. The log ratio of Gaussians is
+                          quadratic; an MLP goes on linearly where the other law has no samples.
+large KL                  too low: 6.2 as 5.0 to 6.1, 16 as 9 to 12. Above 3 it says far, not how far.
+two sets of one law       0.00: two halves of the handwritten digits, as pixels or as features.
+
+It finds any difference. Pixels with 17 grey levels are told from those of any smooth generator: a JSD of 0.58 for
+digits of which 97 % are read right; on the features of a classifier, 0.24.
 """
 
 import math
