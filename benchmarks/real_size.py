@@ -151,7 +151,7 @@ def main() -> None:
         weights = ", ".join(f"{net} {n / 1e6:.2f} M" for net, n in row["weights"].items())
         numbers = f"{row['round_seconds']:.2f}", f"{row['train_seconds']:.0f}", f"{row['memory_megabytes']:,.0f}"
         table.add_row(name, row["data"], weights, str(row["batch"]), *numbers)
-        print(json.dumps({name: row["metrics"]}))
+        print(json.dumps({name: row}), flush=True)  # the table comes when all are done
     Console(width=160).print(table)
 
 
