@@ -140,12 +140,12 @@ def measure(name: str, *more: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pipelines", nargs="*", choices=[*CASES, []], default=list(CASES))
+    parser.add_argument("pipelines", nargs="*", choices=[*CASES, []])
     table = Table(title=f"Three rounds at a user's size, one thread, {platform.processor() or platform.machine()}")
     columns = ("pipeline", "data", "weights", "batch", "s a round", "s for 3 rounds and scores", "peak MB")
     for column in columns:
         table.add_column(column, justify="left" if column in columns[:3] else "right")
-    for name in parser.parse_args().pipelines:
+    for name in parser.parse_args().pipelines or CASES:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
             row = alone.submit(measure, name).result()
         weights = ", ".join(f"{net} {n / 1e6:.2f} M" for net, n in row["weights"].items())
