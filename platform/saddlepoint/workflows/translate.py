@@ -49,7 +49,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> tuple[list[str], Tensor]:
     if not files or not path.exists():
         raise UserError(f"images: {str(path)!r} is neither an image, nor a folder with some, nor a .npz")
     channels, *size = shape
-    levels = [torch.from_numpy(decode(file, f"images: {str(file)!r}", size[0], channels)) for file in files]
+    levels = [torch.tensor(decode(file, f"images: {str(file)!r}", size[0], channels)) for file in files]
     return [file.stem for file in files], to_pixels(torch.stack(levels))
 
 
