@@ -10,13 +10,14 @@ COLUMNS = (
     Column("reverse KL, all samples", "reverse_kl_all", ".3f"),
     Column("std ratio", "std_ratio"),
 )
-ABOUT = """PacGAN's data and metric (8 modes of std 0.01 on the unit circle; 2500 samples, of high quality within
-3 std of a mode; reverse KL in nats, of the samples of high quality). A perfect sampler has 98.9 % of high quality, and
-more means modes that have shrunk: the std ratio is then below 1. PacGAN's GAN trains for 400 000 rounds, VEEGAN's and
-GDPP's for 25 000 or more on data whose std they do not give: the same metric at other budgets, no race. No paper that
-was found reports a WGAN with clipping on the ring. Swept: the values in the pipeline's file, which says
-whether its sweep found them. Defaults: DCGAN's and WGAN's. As the defaults make 5 critic steps a round, they are there twice, for as many moves (of critic
-and generator together) and for as many rounds. A plain loop: PyTorch only, one or two seeds."""
+ABOUT = """PacGAN's data and metric (8 modes of std 0.01 on the unit circle; 2500 samples, of high quality within 3
+std of a mode; reverse KL in nats, of the samples of high quality). A perfect sampler has 98.9 % of high
+quality, and more means modes that have shrunk: the std ratio is then below 1. PacGAN's GAN trains for 400
+000 rounds, VEEGAN's and GDPP's for 25 000 or more on data whose std they do not give: the same metric at
+other budgets, no race. No paper that was found reports a WGAN with clipping on the ring. Swept: the
+values in the pipeline's file, which says whether its sweep found them. Defaults: DCGAN's and WGAN's. As
+the defaults make 5 critic steps a round, they are there twice, for as many moves (of critic and generator
+together) and for as many rounds. A plain loop: PyTorch only, one or two seeds."""
 
 
 WGAN = {"swept": "WGAN, swept", "moves": "WGAN, defaults, as many moves", "rounds": "WGAN, defaults, as many rounds"}
