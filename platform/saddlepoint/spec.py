@@ -9,6 +9,7 @@ and hyperparameters, the networks that it needs, and every value that the search
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from . import games, networks
 from .errors import UserError, unknown
-from .metrics.catalogue import METRICS
+from .metrics.catalogue import METRICS, Metric
+from .metrics.objective import Bound, Objective
 from .space import Space
 from .validation import Strict, checked, parse_yaml, read_yaml, wrong
 
@@ -83,16 +85,73 @@ class TrainingSpec(Strict):
     device: Annotated[str, AfterValidator(_device)] = "auto"
 
 
+class BoundSpec(Strict):
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.at_least, self.at_most
+        if low is None and high is None:
+            raise wrong("", {}, "should give at_least, at_most or both")
+        if low is not None and high is not None and not low < high:
+            raise wrong("at_least", low, f"should be less than at_most, {high}")
+        return self
+
+
 class ObjectiveSpec(Strict):
     metric: str = "fid"
+    second: str | None = None  # of two metrics the search seeks the Pareto front
+    constraints: dict[str, BoundSpec] = Field(default_factory=dict)  # {recall: {at_least: 0.5}}
     samples: Annotated[int, Field(ge=2)] | None = None  # n of every score; the most that both halves allow if not given
     features: str = "auto"
     feature_weights: str | None = None
+
+    def built(self) -> Objective:
+        bounds = (
+            Bound(
+                name,
+                -math.inf if bound.at_least is None else bound.at_least,
+                math.inf if bound.at_most is None else bound.at_most,
+            )
+            for name, bound in self.constraints.items()
+        )
+        return Objective.of(self.metric, self.second, *bounds)
+
+    def check(self) -> None:
+        for key, name in (("metric", self.metric), ("second", self.second)):
+            if name is not None and _metric(f"objective.{key}", name).better == "none":
+                raise UserError(f"objective.{key}: {name!r} has no better direction to search in")
+        if self.second == self.metric:
+            raise UserError(f"objective.second: {self.second!r} is the first metric already; name another, or none")
+        for name in self.constraints:
+            if _metric(f"objective.constraints.{name}", name).per_class:
+                raise UserError(f"objective.constraints.{name}: is one number for each class; bound class_tv instead")
+
+
+def _metric(key: str, name: str) -> Metric:
+    if name not in METRICS:
+        raise unknown(key, name, METRICS)
+    return METRICS[name]
+
+
+class BudgetSpec(Strict):
+    """What a sweep may spend, over all its lives. What is reached first ends it: no new trial begins, and those that
+    run go to their end."""
+
+    rounds: Count | None = None  # of all trials together
+    hours: Annotated[float, Field(gt=0)] | None = None  # of work on it by the clock
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None  # of trials, times their resources.gpus
 
 
 class SearchSpec(Strict):
     space: Space
     trials: Count = 20
+    seeds: Count = 1  # trainings of each trial, played side by side; their mean is the trial's score
+    budget: BudgetSpec = BudgetSpec()
+    failures: Count = 3  # as many identical failures in a row stop the sweep
+    keep: Count = 5  # the best trials keep their generators
+    disk_gb: Annotated[float, Field(gt=0)] | None = None  # of trial folders together
     sampler: Literal["tpe", "random", "qmc", "cmaes", "gp"] = "tpe"
     pruner: Literal["successive_halving", "hyperband", "median", "none"] = "successive_halving"
     min_rounds: Count | None = None  # before the first decision to prune; rounds / eta^2 if not given
@@ -103,6 +162,8 @@ class SearchSpec(Strict):
 class ConfirmSpec(Strict):
     top: Count = 2
     seeds: Count = 3
+    draws: Annotated[int, Field(ge=2)] = 5  # independent sets of samples behind every number of a promotion
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of every interval
 
 
 class PromoteSpec(Strict):
@@ -114,6 +175,9 @@ class ResourcesSpec(Strict):
     cpus: Count = 1  # of one trial; on the CPU also the number of torch's threads
     gpus: Annotated[float, Field(ge=0)] = 0.0  # of one trial; a fraction lets several share a GPU
     concurrency: Count | None = None  # trials at once, at most; as many as fit if not given
+
+
+FREE = {"trials", "ledger", "budget", "failures", "keep", "disk_gb"}  # of a search: may change while it goes on
 
 
 class Pipeline(Strict):
@@ -163,10 +227,7 @@ class Pipeline(Strict):
             if name not in needed:
                 raise unknown(f"networks.{name}", name, needed)
             networks.find(network.factory, f"networks.{name}")
-        if self.objective.metric not in METRICS:
-            raise unknown("objective.metric", self.objective.metric, METRICS)
-        if METRICS[self.objective.metric].better == "none":
-            raise UserError(f"objective.metric: {self.objective.metric!r} has no better direction to search in")
+        self.objective.check()
         if self.search is not None:
             self._reachable(self.search.space)
         return self
@@ -249,7 +310,7 @@ class Pipeline(Strict):
             if key not in ("name", "experiment", "confirm", "promote", "resources")
         }
         content["training"] = {key: value for key, value in content["training"].items() if key != "device"}
-        content["search"] = self.search and self.search.model_dump(mode="json", exclude={"trials", "ledger"})
+        content["search"] = self.search and self.search.model_dump(mode="json", exclude=FREE)
         content["game"] |= {
             "structure": str(self.structure()),
             "hyperparameters": str(self.hyperparameters()),

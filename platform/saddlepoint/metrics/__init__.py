@@ -5,15 +5,18 @@ from pathlib import Path
 from saddlepoint.data import Dataset
 from saddlepoint.metrics.catalogue import METRICS, Metric
 from saddlepoint.metrics.density_ratio import DensityRatio, density_ratio
+from saddlepoint.metrics.objective import Bound, Objective
 from saddlepoint.metrics.scorer import Scorer
 from saddlepoint.metrics.subject import LatentModel, Offers, Subject
 from saddlepoint.metrics.translation import TranslationScorer
 
 __all__ = [
     "METRICS",
+    "Bound",
     "DensityRatio",
     "LatentModel",
     "Metric",
+    "Objective",
     "Offers",
     "Scorer",
     "Subject",

@@ -79,9 +79,9 @@ def _evaluate(run: Training) -> Report:
     subject = run.subject("score", generator)
     run.watch(subject)
     cheap = [name for name in scorer.metrics if METRICS[name].cost == "cheap" and not METRICS[name].per_class]
-    metrics = scorer.score(subject, list(dict.fromkeys([run.metric.name, *cheap])))
-    run.sentinel.see_logs(run.round, {run.metric.name: metrics[run.metric.name]})
-    if run.improves(metrics[run.metric.name]):
+    metrics = scorer.score(subject, list(dict.fromkeys([*run.objective.names, *cheap])))
+    run.sentinel.see_logs(run.round, {name: metrics[name] for name in run.objective.names})
+    if run.improves(metrics):
         save_generator(run.folder, generator.networks, run.card)
     return _report(run, metrics, look(generator, run.shared.dataset))
 

@@ -45,8 +45,9 @@ def setup(pipeline: Pipeline) -> Setup:
         objective.features,
         objective.feature_weights,
     )
-    if objective.metric not in scorer.metrics:
-        scorer.floor([objective.metric])  # raises, and says why it cannot be had here
+    for name in objective.built().names:
+        if name not in scorer.metrics:
+            scorer.floor([name])  # raises, and says why it cannot be had here
     return Setup(dataset, scorer, choose_device(pipeline.training.device))
 
 

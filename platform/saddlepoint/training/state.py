@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import SaddleError, UserError
 from ..generator import Generator
-from ..metrics.catalogue import METRICS
 from ..metrics.subject import Subject
 from ..randomness import derive, stream
 from ..spec import Pipeline
@@ -22,6 +21,7 @@ from .setup import Setup, build_game, build_networks, describe
 from .subjects import subject
 
 CHECKPOINT = "checkpoint.pt"
+FORMAT = 2  # of what `save` writes
 WATCHED = 16  # translations that the sentinel looks at: enough to see a collapse to one point
 Trace = list[tuple[int, dict[str, float]]]
 
@@ -46,10 +46,10 @@ class Training:
         self.card = describe(pipeline, self.game, dataset)
         self.average = self._copies() if self.spec.ema else None
         self.sentinel = Sentinel(self._looks_like())
-        self.metric = METRICS[pipeline.objective.metric]
+        self.objective = pipeline.objective.built()
         self.round = 0
         self.seconds = 0.0  # spent so far, over all lives
-        self.best: dict[str, float] | None = None
+        self.best: dict[str, Any] | None = None  # {"round": ..., "scores": {metric: value}}
         self.sums: dict[str, Tensor] = {}
         self.logged = 0  # the round of the newest entry that the trace ever had
         self.trace: Trace = []
@@ -130,16 +130,18 @@ class Training:
         sources = {"x_to_y": dataset.heldout, "y_to_x": dataset.target.heldout}
         return {way: translate(sources[way][:WATCHED]) for way, translate in subject.translate.items()}
 
-    def improves(self, value: float) -> bool:
-        """Whether `value` is the best so far; if so it is remembered as such."""
-        if self.best is not None and not self.metric.is_better(value, self.best["value"]):
+    def improves(self, scores: Mapping[str, float]) -> bool:
+        """Whether these are the best so far, bounds first; if so they are remembered as such."""
+        judged = {name: scores[name] for name in self.objective.names}
+        if self.best is not None and not self.objective.is_better(judged, self.best["scores"]):
             return False
-        self.best = {"value": value, "round": self.round}
+        self.best = {"round": self.round, "scores": judged}
         return True
 
     def save(self) -> None:
         device = self.shared.device
         state: dict[str, Any] = {
+            "format": FORMAT,
             "identity": self.identity,
             "round": self.round,
             "seconds": self.seconds,
@@ -161,6 +163,11 @@ class Training:
         state = checkpoint.load(path)
         if state is None:
             return False
+        if state.get("format") != FORMAT:
+            raise SaddleError(
+                f"{path} was written by another version of saddlepoint (format {state.get('format', 1)}, here {FORMAT}); "
+                "go on with that version, or remove it to start over"
+            )
         if state["identity"] != self.identity:
             raise UserError(f"{path} belongs to another configuration or seed; use another folder, or remove it")
         self._restore(state)

@@ -49,7 +49,7 @@ def plan(pipeline: Pipeline) -> Plan:
         start = time.perf_counter()
         subject = training.subject("score")
         training.watch(subject)
-        shared.scorer.score(subject, [training.metric.name])
+        shared.scorer.score(subject, training.objective.names)
         evaluation = time.perf_counter() - start
         training.save()
         checkpoint = (Path(place) / CHECKPOINT).stat().st_size / 1e6
