@@ -28,10 +28,14 @@ def test_every_shipped_pipeline_loads_and_survives_its_own_yaml(name: str, tmp_p
 
 def test_the_shipped_digits_are_the_papers_game_with_the_searched_space() -> None:
     pipeline = Pipeline.load("digits-wgan")
-    assert (pipeline.structure().z_dim, pipeline.structure().n_critic) == (64, 5)
-    assert tuple(pipeline.hyperparameters()) == (5e-5, 5e-5, 0.01)
     assert pipeline.search is not None
-    assert set(pipeline.search.space.names) == {"lr_critic", "lr_generator", "clip", "n_critic"}
+    space = pipeline.search.space
+    assert space.defaults() == {"lr_critic": 5e-5, "lr_generator": 5e-5, "clip": 0.01, "n_critic": 5}  # Algorithm 1
+    published = pipeline.with_values(space.defaults())
+    assert (published.structure().z_dim, published.structure().n_critic) == (64, 5)
+    assert tuple(published.hyperparameters()) == (5e-5, 5e-5, 0.01)
+    found = {**pipeline.hyperparameters()._asdict(), "n_critic": pipeline.structure().n_critic}
+    assert all(space.parameters[name].contains(value) for name, value in found.items())  # what its sweep found
     assert pipeline.objective.metric == "fid"
 
 

@@ -132,7 +132,7 @@ def test_the_best_so_far(
     metric: str, values: list[float], best: list[bool], toy: Toy, toy_setup: Setup, tmp_path: Path
 ) -> None:
     training = Training(toy({"objective.metric": metric}), 0, tmp_path, toy_setup)
-    assert [training.improves(value) for value in values] == best
+    assert [training.improves({metric: value}) for value in values] == best
 
 
 def test_the_seed_decides_weights_noise_and_batches(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:

@@ -165,8 +165,8 @@ class Training:
             return False
         if state.get("format") != FORMAT:
             raise SaddleError(
-                f"{path} was written by another version of saddlepoint (format {state.get('format', 1)}, here {FORMAT}); "
-                "go on with that version, or remove it to start over"
+                f"{path} was written by another version of saddlepoint (format {state.get('format', 1)}, here "
+                f"{FORMAT}); go on with that version, or remove it to start over"
             )
         if state["identity"] != self.identity:
             raise UserError(f"{path} belongs to another configuration or seed; use another folder, or remove it")
