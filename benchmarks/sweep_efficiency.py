@@ -53,6 +53,7 @@ def orders(pipeline: Pipeline, folder: Path) -> list[Order]:
         pipeline.name,
         space=search.space,
         rounds=pipeline.training.rounds,
+        objective=pipeline.objective.built(),
         sampler=search.sampler,
         pruner=search.pruner,
         seed=pipeline.seed,

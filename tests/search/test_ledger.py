@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import event
 
 from saddlepoint.errors import SaddleError, UserError
+from saddlepoint.metrics.objective import Bound, Objective
+from saddlepoint.search import ledger as ledger_module
 from saddlepoint.search.ledger import Ledger
 from saddlepoint.search.records import Outcome
 from saddlepoint.space import Space
@@ -44,9 +46,9 @@ def run(ledger, suggestion, rounds=ROUNDS):
         value = curve(suggestion.values, step)
         if not math.isfinite(value):
             return ledger.tell(suggestion.number, Outcome.DIVERGED, reason="NaN in the critic's loss")
-        if ledger.report(suggestion.number, step, value):
+        if ledger.report(suggestion.number, step, {"fid": value}):
             return ledger.tell(suggestion.number, Outcome.PRUNED)
-    ledger.tell(suggestion.number, Outcome.COMPLETE, value)
+    ledger.tell(suggestion.number, Outcome.COMPLETE, {"fid": value})
 
 
 def drive(ledger, limit):
@@ -63,11 +65,11 @@ def url(tmp_path):
 
 
 def open_(url, study="sweep", **options):
-    return Ledger.open(url, study, **{"space": SPACE, "rounds": ROUNDS, "seed": 0} | options)
+    return Ledger.open(url, study, **{"space": SPACE, "rounds": ROUNDS, "objective": Objective.of("fid")} | options)
 
 
 def test_a_whole_search_on_a_table():
-    ledger = open_(None)
+    ledger = open_(None, seed=1)
     handed = drive(ledger, 16)
     records = ledger.trials()
 
@@ -95,7 +97,7 @@ def test_a_whole_search_on_a_table():
                 3,
             )  # stopped at a rung: 1/9 or 1/3 of the rounds
 
-    best = ledger.best()
+    (best,) = ledger.best()
     assert best.value == min(record.value for record in records if record.state == "complete")
     assert best.value < records[0].value / 2  # far better than the defaults
 
@@ -108,55 +110,55 @@ def test_successive_halving_prunes_who_is_outside_the_best_third(url):
     kept = []
     for value in arrivals:
         number = ledger.next(100).number
-        kept.append(not ledger.report(number, 1, value))
+        kept.append(not ledger.report(number, 1, {"fid": value}))
     assert kept == [True, False, True, False, True, True, True]
     # The decisions stand in the database: whoever opens it again goes on from the same rungs.
     ledger = open_(url, sampler="random")
     for expected in [5.0, 6.0, 4.0, 4.5, 3.0, 3.5, 2.0]:
         number = ledger.next(100).number
         assert ledger.trials()[number].intermediate == {1: expected}
-    assert ledger.report(ledger.next(100).number, 1, 3.2)
-    assert not ledger.report(ledger.next(100).number, 1, 1.0)
+    assert ledger.report(ledger.next(100).number, 1, {"fid": 3.2})
+    assert not ledger.report(ledger.next(100).number, 1, {"fid": 1.0})
 
 
 def test_a_trial_at_its_last_round_is_not_pruned():
     ledger = open_(None, sampler="random")
     for value in (1.0, 2.0):
         number = ledger.next(9).number
-        assert not ledger.report(number, ROUNDS, value)
-        ledger.tell(number, Outcome.COMPLETE, value)
+        assert not ledger.report(number, ROUNDS, {"fid": value})
+        ledger.tell(number, Outcome.COMPLETE, {"fid": value})
     assert [record.state for record in ledger.trials()] == ["complete", "complete"]
 
 
 def test_larger_is_better_when_told_so():
-    ledger = open_(None, sampler="random", minimize=False)
+    ledger = open_(None, sampler="random", objective=Objective.of("recall"))
     for value in (1.0, 3.0, 2.0):
-        ledger.tell(ledger.next(9).number, Outcome.COMPLETE, value)
-    assert ledger.best().number == 1
-    assert not ledger.report(ledger.next(9).number, 1, 5.0)
-    assert ledger.report(ledger.next(9).number, 1, 4.0)
+        ledger.tell(ledger.next(9).number, Outcome.COMPLETE, {"recall": value})
+    assert ledger.best()[0].number == 1
+    assert not ledger.report(ledger.next(9).number, 1, {"recall": 5.0})
+    assert ledger.report(ledger.next(9).number, 1, {"recall": 4.0})
 
 
 def test_what_is_not_finite_is_never_stored(url, tmp_path):
     ledger = open_(url)
     first, second, third = (ledger.next(3).number for _ in range(3))
     for step, value in enumerate([2.0, math.nan, math.inf, -math.inf], start=1):
-        assert not ledger.report(first, step, value)
-    ledger.tell(first, Outcome.COMPLETE, math.nan)
-    ledger.tell(second, Outcome.DIVERGED, math.inf, reason="Inf in a weight")
+        assert not ledger.report(first, step, {"fid": value})
+    ledger.tell(first, Outcome.COMPLETE, {"fid": math.nan})
+    ledger.tell(second, Outcome.DIVERGED, {"fid": math.inf}, reason="Inf in a weight")
     ledger.tell(third, Outcome.COMPLETE, None)
 
     assert [(r.state, r.reason, r.value) for r in ledger.trials()] == [
-        ("diverged", "the objective is nan", None),
+        ("diverged", "fid is nan", None),
         ("diverged", "Inf in a weight", None),
-        ("diverged", "the objective is None", None),
+        ("diverged", "fid is nan", None),
     ]
     assert ledger.trials()[0].intermediate == {1: 2.0}
-    assert ledger.best() is None
+    assert ledger.best() == []
     with sqlite3.connect(tmp_path / "ledger.db") as database:
         dump = "\n".join(database.iterdump()).lower()
     assert 'insert into "trial_intermediate_values"' in dump
-    assert "nan" not in dump.replace("objective is nan", "")
+    assert "nan" not in dump.replace("fid is nan", "")
     assert "infinity" not in dump
     assert "inf_" not in dump.split("insert into")[-1]
 
@@ -166,7 +168,7 @@ def test_nothing_is_lost_and_nothing_runs_twice_when_the_driver_dies(url):
     for _ in range(3):
         run(ledger, ledger.next(6))
     begun = [ledger.next(6), ledger.next(6)]
-    ledger.report(begun[0].number, 1, 7.0)
+    ledger.report(begun[0].number, 1, {"fid": 7.0})
     ledger.note(begun[0].number, run_id="abc", host="here")
     before = ledger.trials()
 
@@ -176,7 +178,7 @@ def test_nothing_is_lost_and_nothing_runs_twice_when_the_driver_dies(url):
     assert [(s.number, s.values, s.seed, s.resumed) for s in again] == [
         (s.number, s.values, s.seed, True) for s in begun
     ]
-    assert not ledger.report(begun[0].number, 1, 99.0)  # repeated by the resumed trial: the first one counts
+    assert not ledger.report(begun[0].number, 1, {"fid": 99.0})  # repeated by the resumed trial: the first one counts
     record = ledger.trials()[begun[0].number]
     assert (record.intermediate, record.run_id, record.attrs) == (
         {1: 7.0},
@@ -192,13 +194,13 @@ def test_nothing_is_lost_and_nothing_runs_twice_when_the_driver_dies(url):
 
 def test_a_pruned_trial_killed_before_it_was_told_is_pruned_again(url):
     ledger = open_(url, sampler="random")
-    assert not ledger.report(ledger.next(9).number, 1, 1.0)
+    assert not ledger.report(ledger.next(9).number, 1, {"fid": 1.0})
     pruned = ledger.next(9).number
-    assert ledger.report(pruned, 1, 2.0)
+    assert ledger.report(pruned, 1, {"fid": 2.0})
     ledger = open_(url, sampler="random")
     assert [ledger.next(9).number for _ in range(2)] == [0, pruned]
-    assert ledger.report(pruned, 1, 2.0)
-    assert ledger.report(pruned, 2, 2.0)
+    assert ledger.report(pruned, 1, {"fid": 2.0})
+    assert ledger.report(pruned, 2, {"fid": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -208,14 +210,14 @@ def test_a_pruned_trial_killed_before_it_was_told_is_pruned_again(url):
 def test_a_trial_told_by_halves_is_ended_in_the_next_life(url, monkeypatch, outcome, value):
     ledger = open_(url)
     number = ledger.next(2).number
-    ledger.report(number, 1, 3.0)
+    ledger.report(number, 1, {"fid": 3.0})
 
     def die(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Ledger, "_settle", die)
+    monkeypatch.setattr(ledger_module, "settle", die)
     with pytest.raises(KeyboardInterrupt):
-        ledger.tell(number, outcome, value, reason="as told")
+        ledger.tell(number, outcome, {"fid": value}, reason="as told")
     monkeypatch.undo()
 
     ledger = open_(url)
@@ -228,9 +230,9 @@ def test_a_trial_told_by_halves_is_ended_in_the_next_life(url, monkeypatch, outc
 def test_a_trial_that_has_ended_stays_as_it_is():
     ledger = open_(None)
     number = ledger.next(2).number
-    ledger.tell(number, Outcome.COMPLETE, 2.0)
+    ledger.tell(number, Outcome.COMPLETE, {"fid": 2.0})
     ledger.tell(number, Outcome.FAILED, reason="late")
-    assert ledger.report(number, 5, 1.0)
+    assert ledger.report(number, 5, {"fid": 1.0})
     record = ledger.trials()[number]
     assert (record.state, record.value, record.intermediate, record.reason) == ("complete", 2.0, {}, None)
     with pytest.raises(SaddleError, match="has ended"):
@@ -338,8 +340,12 @@ def test_a_sweep_goes_on_only_as_it_was_begun(url):
         open_(url, space=Space.model_validate(wider))
     with pytest.raises(UserError, match=r"^seed: 5, but sweep was begun with 0"):
         open_(url, seed=5)
-    with pytest.raises(UserError, match=r"^direction: 'maximize', but sweep was begun with 'minimize'"):
-        open_(url, minimize=False)
+    with pytest.raises(UserError, match=r"^objective: \['recall'\], but sweep was begun with \['fid'\]"):
+        open_(url, objective=Objective.of("recall"))
+    with pytest.raises(UserError, match=r"^constraints.recall: \[0.5, None\], but sweep was begun with None"):
+        open_(url, objective=Objective.of("fid", None, Bound("recall", at_least=0.5)))
+    with pytest.raises(UserError, match=r"^rounds: 18, but sweep was begun with 9"):
+        open_(url, rounds=18)
     open_(url, "another", seed=5)
 
 
@@ -374,7 +380,7 @@ def test_the_work_per_trial_does_not_grow_with_the_sweep(url):
     """Counted in statements to the database, so that a busy machine does not matter."""
     ledger = open_(url, pruner="none")
     statements = []
-    engine = ledger._study._storage._backend.engine
+    engine = ledger.study._storage._backend.engine
     event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
 
     def cost(limit):

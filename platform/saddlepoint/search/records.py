@@ -50,3 +50,4 @@ class TrialRecord:
     attrs: dict[str, Any]
     started: datetime | None
     ended: datetime | None
+    inside: bool = True  # of the space as it is now; it may have been changed since the trial ran

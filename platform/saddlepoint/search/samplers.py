@@ -1,13 +1,12 @@
 """Samplers by name: what proposes the next configuration from the trials that the ledger holds.
 
-Every trial draws from its own random stream, a function of the sweep's seed and the trial's number. A sweep
-that was killed and reopened therefore neither repeats the numbers that it drew before nor depends on when
-it was killed.
+Every trial draws from its own random streams, functions of the sweep's seed and the trial's number: one for what it
+draws at once, one for each parameter that it draws by itself. A sweep that was killed and reopened, be it between two
+parameters of a trial, therefore draws what it would have drawn. (The sequence of "qmc" may pass over a point then.)
 """
 
 import warnings
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -16,14 +15,9 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from saddlepoint.errors import unknown
-
-
-def derive(seed: int, *path: int | str) -> int:
-    """A seed in [0, 2**32) for one purpose, independent of those for other paths."""
-    digest = blake2b("/".join(str(part) for part in (seed, *path)).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")
-
+from saddlepoint.errors import UserError, unknown
+from saddlepoint.metrics.objective import Objective
+from saddlepoint.randomness import derive
 
 # Arguments: the seed that all trials of the sweep share, the trial's own, whether the space has conditions.
 _SAMPLERS: dict[str, Callable[[int, int, bool], BaseSampler]] = {
@@ -52,42 +46,61 @@ _SAMPLERS: dict[str, Callable[[int, int, bool], BaseSampler]] = {
 }
 
 
+def check_sampler(name: str, objective: Objective) -> None:
+    """Raises UserError for an unknown name, and for an objective that this sampler would not heed."""
+    if name not in _SAMPLERS:
+        raise unknown("search.sampler", name, _SAMPLERS)
+    if name == "cmaes":
+        for key, given in (("second", objective.second), ("constraints", objective.bounds)):
+            if given:
+                raise UserError(f"search.sampler: 'cmaes' knows no objective.{key}; take tpe, gp, qmc or random")
+
+
 class PerTrial(BaseSampler):
     """Optuna's sampler of that name, built anew for each trial; all that it knows comes from the storage.
 
-    Of the trials that did not run to their end, "tpe" learns too (pruned ones by their last value, diverged
-    ones as infeasible); "gp" and "cmaes" learn from complete trials only.
+    Of the trials that did not run to their end, "tpe" learns too (pruned ones by how far they came, then by how they
+    stood there; diverged ones as infeasible); "gp" and "cmaes" learn from complete trials only. All but "cmaes" take
+    two objectives, and "tpe" and "gp" the bounds on others as constraints.
     """
 
-    def __init__(self, name: str, *, seed: int, conditional: bool = False) -> None:
-        """`conditional`: the space has parameters under a condition. Raises UserError for an unknown name."""
+    def __init__(self, name: str, *, seed: int, conditional: bool = False, generation: int = 1) -> None:
+        """`conditional`: the space has parameters under a condition. `generation`: how often the sweep was extended,
+        and one: the sequence that its trials share begins anew. Raises UserError for an unknown name."""
         if name not in _SAMPLERS:
             raise unknown("search.sampler", name, _SAMPLERS)
+        self.at_random = False  # for the next trials: the model has nothing new to propose
         self._make = _SAMPLERS[name]
-        self._seed = seed
+        self._seed, self._generation = seed, generation
         self._conditional = conditional
-        self._current: tuple[int, BaseSampler] | None = None
+        self._current: tuple[tuple[int | str, ...], BaseSampler] | None = None
 
-    def _for(self, trial: FrozenTrial) -> BaseSampler:
-        if self._current is None or self._current[0] != trial.number:
-            shared, own = derive(self._seed, "sampler"), derive(self._seed, trial.number, "sampler")
+    def _for(self, *purpose: int | str) -> BaseSampler:
+        """For a trial, by its number, or for one parameter of it."""
+        if self._current is None or self._current[0] != purpose:
+            make = _SAMPLERS["random"] if self.at_random else self._make
+            shared = _seed(self._seed, "sampler", "generation", self._generation)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                self._current = trial.number, self._make(shared, own, self._conditional)
+                self._current = purpose, make(shared, _seed(self._seed, "sampler", *purpose), self._conditional)
         return self._current[1]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._for(trial).infer_relative_search_space(study, trial)
+        return self._for(trial.number).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._for(trial).sample_relative(study, trial, search_space)
+        return self._for(trial.number).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._for(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._for(trial.number, param_name).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Nothing: these samplers learn nothing from a trial's end but what the storage holds."""
+
+
+def _seed(seed: int, *purpose: str | int) -> int:
+    return derive(seed, *purpose) % 2**32  # as NumPy wants it
