@@ -31,7 +31,8 @@ from rich.table import Table
 
 from saddlepoint.spec import Pipeline
 from saddlepoint.training.loop import train
-from saddlepoint.workflows.plan import peak_megabytes, plan
+from saddlepoint.workflows.memory import peak_megabytes
+from saddlepoint.workflows.plan import plan
 
 ROUNDS = 3
 

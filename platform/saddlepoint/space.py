@@ -195,7 +195,7 @@ class Space(Strict):
 
     def defaults(self) -> dict[str, Any]:
         """The published configuration."""
-        return self._around({})
+        return self.around({})
 
     def corners(self) -> list[dict[str, Any]]:
         """The defaults, then each end of each range and each choice in turn, the rest at the defaults.
@@ -205,12 +205,13 @@ class Space(Strict):
         corners = [self.defaults()]
         for name, parameter in self.parameters.items():
             for value in parameter.corners():
-                corner = self._around({**self._activating(name), name: value})
+                corner = self.around({**self._activating(name), name: value})
                 if corner not in corners:
                     corners.append(corner)
         return corners
 
-    def _around(self, pinned: Mapping[str, Any]) -> dict[str, Any]:
+    def around(self, pinned: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults, but for these values; what their conditions leave out is not in it."""
         return self.walk(lambda name, parameter: pinned.get(name, parameter.default))
 
     def _activating(self, name: str) -> dict[str, Any]:

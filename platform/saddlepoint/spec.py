@@ -9,7 +9,6 @@ and hyperparameters, the networks that it needs, and every value that the search
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
@@ -18,13 +17,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from . import games, networks
 from .errors import UserError, unknown
-from .metrics.catalogue import METRICS, Metric
-from .metrics.objective import Bound, Objective
 from .space import Space
+from .spec_objective import ObjectiveSpec
 from .validation import Strict, checked, parse_yaml, read_yaml, wrong
 
 Count = Annotated[int, Field(ge=1)]
@@ -85,56 +83,6 @@ class TrainingSpec(Strict):
     device: Annotated[str, AfterValidator(_device)] = "auto"
 
 
-class BoundSpec(Strict):
-    at_least: float | None = None
-    at_most: float | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        low, high = self.at_least, self.at_most
-        if low is None and high is None:
-            raise wrong("", {}, "should give at_least, at_most or both")
-        if low is not None and high is not None and not low < high:
-            raise wrong("at_least", low, f"should be less than at_most, {high}")
-        return self
-
-
-class ObjectiveSpec(Strict):
-    metric: str = "fid"
-    second: str | None = None  # of two metrics the search seeks the Pareto front
-    constraints: dict[str, BoundSpec] = Field(default_factory=dict)  # {recall: {at_least: 0.5}}
-    samples: Annotated[int, Field(ge=2)] | None = None  # n of every score; the most that both halves allow if not given
-    features: str = "auto"
-    feature_weights: str | None = None
-
-    def built(self) -> Objective:
-        bounds = (
-            Bound(
-                name,
-                -math.inf if bound.at_least is None else bound.at_least,
-                math.inf if bound.at_most is None else bound.at_most,
-            )
-            for name, bound in self.constraints.items()
-        )
-        return Objective.of(self.metric, self.second, *bounds)
-
-    def check(self) -> None:
-        for key, name in (("metric", self.metric), ("second", self.second)):
-            if name is not None and _metric(f"objective.{key}", name).better == "none":
-                raise UserError(f"objective.{key}: {name!r} has no better direction to search in")
-        if self.second == self.metric:
-            raise UserError(f"objective.second: {self.second!r} is the first metric already; name another, or none")
-        for name in self.constraints:
-            if _metric(f"objective.constraints.{name}", name).per_class:
-                raise UserError(f"objective.constraints.{name}: is one number for each class; bound class_tv instead")
-
-
-def _metric(key: str, name: str) -> Metric:
-    if name not in METRICS:
-        raise unknown(key, name, METRICS)
-    return METRICS[name]
-
-
 class BudgetSpec(Strict):
     """What a sweep may spend, over all its lives. What is reached first ends it: no new trial begins, and those that
     run go to their end."""
@@ -144,8 +92,19 @@ class BudgetSpec(Strict):
     gpu_hours: Annotated[float, Field(gt=0)] | None = None  # of trials, times their resources.gpus
 
 
+class PopulationSpec(Strict):
+    """Population-based training: members that are trained side by side, piece by piece. After each piece the worst go
+    on from the weights of the best, with changed hyperparameters. A trial is then one piece of one member."""
+
+    members: Annotated[int, Field(ge=4)] = 8
+    every: Count  # rounds of a piece, a multiple of training.evaluate_every
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25  # of the members: so many of the worst give way to the best
+    resample: Annotated[float, Field(ge=0, le=1)] = 0.25  # chance that a changed parameter is drawn anew
+
+
 class SearchSpec(Strict):
     space: Space
+    population: PopulationSpec | None = None  # in place of a pruner; it says how many trials there are
     trials: Count = 20
     seeds: Count = 1  # trainings of each trial, played side by side; their mean is the trial's score
     budget: BudgetSpec = BudgetSpec()
@@ -154,7 +113,7 @@ class SearchSpec(Strict):
     disk_gb: Annotated[float, Field(gt=0)] | None = None  # of trial folders together
     sampler: Literal["tpe", "random", "qmc", "cmaes", "gp"] = "tpe"
     pruner: Literal["successive_halving", "hyperband", "median", "none"] = "successive_halving"
-    min_rounds: Count | None = None  # before the first decision to prune; rounds / eta^2 if not given
+    min_rounds: Count | None = None  # before the first decision to prune; rounds / eta^3 if not given
     eta: Annotated[int, Field(ge=2)] = 3  # of the trials at a rung, the best 1/eta go on
     ledger: str | None = None  # a database URL; SQLite in the sweep's folder if not given
 
@@ -229,8 +188,33 @@ class Pipeline(Strict):
             networks.find(network.factory, f"networks.{name}")
         self.objective.check()
         if self.search is not None:
+            first, rounds = self.search.min_rounds, self.training.rounds
+            if first is not None and first > rounds:
+                raise UserError(f"search.min_rounds: {first} should be at most training.rounds, {rounds}")
             self._reachable(self.search.space)
+            if self.search.population is not None:
+                return self._peopled(self.search, self.search.population)
         return self
+
+    def _peopled(self, search: SearchSpec, population: PopulationSpec) -> Self:
+        """Itself, with what a population decides; raises UserError for what does not go with one."""
+        members, every, rounds = population.members, population.every, self.training.rounds
+        if every % self.training.evaluate_every or every >= rounds:
+            raise UserError(f"search.population.every: {every} should be a multiple of training.evaluate_every, "
+                            f"{self.training.evaluate_every}, and less than training.rounds, {rounds}")  # fmt: skip
+        for name, parameter in search.space.parameters.items():
+            if self.shapes(name) and parameter.type != "fixed":
+                raise UserError(f"search.population: {name} is no hyperparameter of the game, and members go on with "
+                                "each other's networks; fix it in search.space, or leave it out")  # fmt: skip
+        if self.objective.second is not None:
+            raise UserError("search.population: ranks by one metric; make objective.second one of the constraints")
+        own: dict[str, Any] = {"trials": members * -(-rounds // every), "pruner": "none", "seeds": 1}
+        for key, right in own.items():
+            given = getattr(search, key)
+            if key in search.model_fields_set and given != right:
+                raise UserError(f"search.{key}: {given} does not go with search.population, whose {members} members "
+                                f"make it {right}; leave it out")  # fmt: skip
+        return self.model_copy(update={"search": search.model_copy(update=own)})
 
     def _reachable(self, space: Space) -> None:
         """Every name of the space is one that a trial can set, and every end of a range a value that it can take."""
@@ -264,6 +248,10 @@ class Pipeline(Strict):
             name,
             _names(algorithm.Hyperparameters) + _names(algorithm.Structure),
         )
+
+    def shapes(self, name: str) -> bool:
+        """Whether that parameter of a search space decides what is built and run, and not only a number in it."""
+        return self._path(name)[:2] != ("game", "hyperparameters")
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """The same pipeline with other values: `{"clip": 0.02, "training.batch_size": 32}`."""
@@ -302,15 +290,20 @@ class Pipeline(Strict):
     def yaml(self) -> str:
         return str(yaml.safe_dump(self.content(), sort_keys=False))
 
-    def fingerprint(self) -> str:
-        """Equal for two pipelines whose trials can stand in one sweep. How long, where and what for may differ."""
+    def fingerprint(self, *, extend: bool = False) -> str:
+        """Equal for two pipelines whose trials can stand in one sweep. How long, where and what for may differ; if one
+        extends the other, also the search space and the rounds of a trial."""
         content = {
             key: value
             for key, value in self.content().items()
             if key not in ("name", "experiment", "confirm", "promote", "resources")
         }
         content["training"] = {key: value for key, value in content["training"].items() if key != "device"}
-        content["search"] = self.search and self.search.model_dump(mode="json", exclude=FREE)
+        content["search"] = self.search and self.search.model_dump(
+            mode="json", exclude=FREE | {"space"} if extend else FREE
+        )
+        if extend:
+            del content["training"]["rounds"]
         content["game"] |= {
             "structure": str(self.structure()),
             "hyperparameters": str(self.hyperparameters()),

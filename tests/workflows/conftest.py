@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from saddlepoint import cli
-from saddlepoint.scaling.executor import Execution, Source
+from saddlepoint.scaling.jobs import End, Execution, Source
 from saddlepoint.spec import Pipeline
 from saddlepoint.workflows import sweep as sweep_room
 
@@ -44,7 +44,7 @@ def in_process(source: Source, run: Callable[..., None], *, interrupt_after: int
             if heard == interrupt_after:
                 raise KeyboardInterrupt
 
-        error = None
+        end = End("done")
         try:
             run(job.payload, report)
         except Stopped:
@@ -52,8 +52,8 @@ def in_process(source: Source, run: Callable[..., None], *, interrupt_after: int
         except KeyboardInterrupt:
             return Execution(tuple(ended), interrupted=True, workers=1, wall=1.0, busy=1.0)
         except Exception:
-            error = traceback.format_exc()
-        source.ended(job.number, error)
+            end = End("error", traceback.format_exc())
+        source.ended(job.number, end)
         ended.append(job.number)
     return Execution(tuple(ended), interrupted=False, workers=1, wall=1.0, busy=1.0)
 
@@ -69,6 +69,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sweep_room, "execute", in_process)
+    for room in ("report", "run"):
+        monkeypatch.setattr(f"saddlepoint.workflows.{room}.publish", lambda at: None)  # a second, and 5 MB, each time
     monkeypatch.setattr(sweep_room.cluster, "running", lambda **_: sweep_room.nullcontext())
     return tmp_path
 

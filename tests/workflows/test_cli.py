@@ -164,11 +164,13 @@ def test_plan_prints_what_would_run_and_starts_nothing(
     assert saddle("plan", "digits-wgan", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["trials"] == 40
-    assert plan["rungs"] == [400, 1200]
+    assert plan["rungs"] == {"400": 40, "1200": 13}
+    assert plan["expected_rounds"] == 40 * 400 + 13 * 800 + 4 * 800
     assert plan["retrainings"] == 12
-    assert plan["parameters"] == {"critic": 64 * 128 + 128 + 128 * 128 + 128 + 128 + 1,
+    assert [built["values"].get("n_critic") for built in plan["structures"]] == [None, 5, 1]  # its own is 2
+    assert plan["structures"][0]["parameters"] == {"critic": 64 * 128 + 128 + 128 * 128 + 128 + 128 + 1,
                                   "generator": 64 * 128 + 128 + 128 * 128 + 128 + 128 * 64 + 64}  # fmt: skip
-    assert plan["round_milliseconds"] > 0
+    assert all(built["round_milliseconds"] > 0 for built in plan["structures"])
     assert not (place / "sweeps").exists()
     assert not (place / "mlflow.db").exists()
 

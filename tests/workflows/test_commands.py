@@ -10,6 +10,7 @@ import pytest
 
 from saddlepoint import cli
 from saddlepoint.errors import UserError
+from saddlepoint.metrics import Objective
 from saddlepoint.metrics.catalogue import METRICS
 from saddlepoint.search.pruners import make_pruner, rungs
 from saddlepoint.search.samplers import PerTrial
@@ -104,7 +105,7 @@ def test_the_vocabulary_names_every_sampler_and_pruner_and_no_other() -> None:
     for name in get_args(SearchSpec.model_fields["sampler"].annotation):
         PerTrial(name, seed=0)
     for name in get_args(SearchSpec.model_fields["pruner"].annotation):
-        make_pruner(name, rounds=9)
+        make_pruner(name, objective=Objective.of("fid"), rounds=9)
     with pytest.raises(UserError, match="tpe"):
         PerTrial("none of them", seed=0)
 
@@ -112,7 +113,7 @@ def test_the_vocabulary_names_every_sampler_and_pruner_and_no_other() -> None:
 def test_rungs_are_counted_and_not_rounded() -> None:
     assert rungs("successive_halving", rounds=243, first=1) == [1, 3, 9, 27, 81]  # log(243) / log(3) is 4.99...
     assert rungs("successive_halving", rounds=2000, first=400) == [400, 1200]
-    assert rungs("successive_halving", rounds=900) == [100, 300]
+    assert rungs("successive_halving", rounds=900) == [34, 102, 306]
     assert rungs("none", rounds=900) == []
 
 

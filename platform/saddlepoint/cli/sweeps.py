@@ -42,9 +42,14 @@ def sweep(
     set_: Set = None,
     seed: Seed = None,
     trials: Trials = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="With more training.rounds: so many of the best are trained anew."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """The search alone. With --resume it goes on; with more --trials it extends a finished one."""
+    """The search alone. With --resume it goes on; more --trials, or another search.space or more training.rounds by
+    --set, extend it."""
     from .. import console
     from ..workflows.folder import Folder
     from ..workflows.sweep import sweep
@@ -53,7 +58,8 @@ def sweep(
         raise UserError("sweep: give either a PIPELINE or --resume SWEEP")
     source = pipeline if pipeline is not None else str(Folder.existing(resume or "").pipeline_file)
     loaded = load(source, set_, seed, trials)
-    records = sweep(loaded, view=console.watching)
+    extend = resume is not None
+    records = sweep(loaded, view=console.watching, extend=extend, top=(top or loaded.confirm.top) if extend else 0)
     if json:
         print_json(records)
     else:

@@ -2,8 +2,8 @@
 
 A source says what to run next, hears every report and may answer "stop". Tune places the jobs on warm worker
 processes: a worker that is done takes the next job, so that torch is imported once a worker, not once a job.
-A job whose worker is lost runs again, with the same payload. Nothing of Tune's own state is kept or restored:
-to go on after a crash is the source's part.
+Tune repeats nothing and keeps nothing of its own state: what is to run again, after the loss of a worker or of
+everything, is the source's to say.
 """
 
 import os
@@ -25,7 +25,7 @@ from ray.tune.search import Searcher
 
 from saddlepoint.errors import UserError
 from saddlepoint.scaling.cluster import redirect
-from saddlepoint.scaling.jobs import Execution, Job, Report, Resources, Source
+from saddlepoint.scaling.jobs import End, Execution, Job, Report, Resources, Source
 
 
 def execute(
@@ -35,13 +35,12 @@ def execute(
     resources: Resources,
     storage: Path,
     log: Path,
-    max_restarts: int = 3,
 ) -> Execution:
     """Runs the source's jobs, each as `run(payload, report)` on a worker, until there are no more.
 
     Needs a started cluster. `report` takes a dict of whatever can be pickled and returns when the source has
-    answered; if the answer is to stop, it raises SystemExit. A job whose worker dies runs again up to
-    `max_restarts` times. `storage` is a folder for Tune's scratch files, shared by all nodes.
+    answered; if the answer is to stop, it raises SystemExit. `storage` is a folder for Tune's scratch files, shared
+    by all nodes.
 
     After Ctrl-C the unfinished jobs are stopped, but not ended, and `interrupted` is true. An exception from
     the source stops everything and is raised again here. Raises UserError if no node has what a job needs.
@@ -54,7 +53,7 @@ def execute(
     try:
         with _settings(desk.workers), _signals(desk):
             hooks = _Asking(desk), _Hearing(desk), _Ending(desk, log)
-            _tuner(run, resources, *hooks, scratch, max_restarts).fit()
+            _tuner(run, resources, *hooks, scratch).fit()
     except KeyboardInterrupt:  # pressed twice
         desk.interrupted = True
     finally:
@@ -63,7 +62,7 @@ def execute(
         raise desk.failure
     if not desk.interrupted:
         for trial in list(desk.out):
-            desk.end(trial, f"dropped by Ray Tune; see {log}")
+            desk.end(trial, End("dropped", f"dropped by Ray Tune; see {log}"))
     return Execution(
         ended=tuple(desk.ended),
         interrupted=desk.interrupted,
@@ -125,6 +124,9 @@ class _Desk:
     def __init__(self, source: Source, workers: int) -> None:
         self.source, self.workers = source, workers
         self.out: dict[str, int] = {}  # Tune's trial id: job number
+        self.crowds: dict[int, float] = {}  # of the jobs that are out
+        self.held: Job | None = None  # waits until fewer are out
+        self.dry = False  # the source had none; it is asked again when one that is out has ended
         self.errors: dict[int, str] = {}
         self.busy: dict[int, float] = {}
         self.ended: list[int] = []
@@ -147,15 +149,24 @@ class _Desk:
             self.failure = error
 
     def next(self, trial: str) -> dict[str, Any] | str | None:
+        """The job as Tune's config; None: not now; FINISHED: nothing will come any more."""
         # No job is asked for before a worker is free: what it should be depends on how the others go.
-        if len(self.out) >= self.workers:
+        if len(self.out) >= self._room():
             return None
-        with self.asking():
-            job = None if self.closed else self.source.next()
-            if job is not None:
-                self.out[trial] = job.number
-                return {"job": _Sealed(job)}
-        return str(Searcher.FINISHED)
+        if self.held is None and not self.dry and not self.closed:
+            with self.asking():
+                self.held = self.source.next()
+                self.dry = self.held is None
+        if self.closed or (self.dry and not self.out):
+            return str(Searcher.FINISHED)
+        if self.held is None or len(self.out) >= self._room(self.held.crowd):
+            return None
+        job, self.held = self.held, None
+        self.out[trial], self.crowds[job.number] = job.number, job.crowd
+        return {"job": _Sealed(job)}
+
+    def _room(self, crowd: float = 1.0) -> int:
+        return max(1, int(self.workers * min([crowd, *self.crowds.values()])))
 
     def hear(self, trial: str, content: dict[str, Any]) -> bool:
         # Taken out of the result, of which Tune keeps the last one of every trial.
@@ -170,12 +181,15 @@ class _Desk:
             return self.source.result(number, pickle.loads(report))
         return True
 
-    def end(self, trial: str, error: str | None = None) -> None:
+    def end(self, trial: str, end: End) -> None:
         number = self.out.pop(trial)
-        if self.failure is not None or (self.interrupted and error):
+        self.crowds.pop(number)
+        self.dry = False
+        error = self.errors.pop(number, None)
+        if self.failure is not None or (self.interrupted and end.how != "done"):
             return  # it was not the job that ended
         with self.asking():
-            self.source.ended(number, error or self.errors.get(number))
+            self.source.ended(number, end if error is None else End("error", error))
             self.ended.append(number)
 
 
@@ -210,12 +224,21 @@ class _Ending(tune.Callback):  # type: ignore[misc]
         self._desk, self._log = desk, log
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._desk.end(trial.trial_id)
+        self._desk.end(trial.trial_id, End("done"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-        lost = f"worker lost: its process was killed, crashed or ran out of memory; see {self._log}"
-        self._desk.end(trial.trial_id, lost if isinstance(error, ray.exceptions.RayActorError) else str(error))
+        self._desk.end(trial.trial_id, _as_end(error, self._log))
+
+
+def _as_end(error: Exception, log: Path) -> End:
+    """What Tune says of a trial that ended in an error of Ray's: those of the job itself come as a report."""
+    text = str(error)
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "running low on memory" in text:
+        return End("memory", f"its node ran out of memory, and Ray ended its worker; see {log}")
+    if isinstance(error, ray.exceptions.RayActorError | ray.exceptions.NodeDiedError):
+        return End("lost", f"worker lost: its process was killed or crashed; see {log}")
+    return End("error", text)
 
 
 def _tuner(
@@ -225,7 +248,6 @@ def _tuner(
     hearing: _Hearing,
     ending: _Ending,
     scratch: Path,
-    max_restarts: int,
 ) -> tune.Tuner:
     def name(trial: Any) -> str:
         return str(trial.config["job"].number)
@@ -244,7 +266,7 @@ def _tuner(
             storage_path=str(scratch.parent),
             stop=hearing,
             callbacks=[ending],
-            failure_config=tune.FailureConfig(max_failures=max_restarts),
+            failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
         ),
     )

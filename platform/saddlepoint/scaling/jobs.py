@@ -2,32 +2,45 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work: `payload` is anything that can be pickled."""
+    """One piece of work: `payload` is anything that can be pickled. crowd: the share of the workers, this job's own
+    included, that may be at work while it runs; it waits until no more are."""
 
     number: int
     payload: Any
+    crowd: float = 1.0
+
+
+@dataclass(frozen=True)
+class End:
+    """How a job left its worker.
+
+    done: it returned, or was stopped. error: it raised; `text` is the traceback. lost: its worker's process or node
+    is gone. memory: Ray killed it because its node ran out of memory. dropped: Ray Tune gave it up.
+    """
+
+    how: Literal["done", "error", "lost", "memory", "dropped"]
+    text: str = ""
 
 
 class Source(Protocol):
     """Where jobs come from and where their reports go; called on the driver, one call at a time."""
 
     def next(self) -> Job | None:
-        """The next job, asked for when a worker is free for it; None: there are no more."""
+        """The next job, asked for when a worker is free for it. None: there is none, unless one that is out ends and
+        is to run again; it is asked anew after every end."""
 
     def result(self, number: int, report: dict[str, Any]) -> bool:
         """Hears a report; True stops the job, which is then ended without an error."""
 
-    def ended(self, number: int, error: str | None) -> None:
-        """Hears, once a job, that it has ended: well or stopped (None), or by an exception (its traceback) or
-        the loss of its worker.
-        """
+    def ended(self, number: int, end: End) -> None:
+        """Hears, once for each time that `next` gave out the job, how it ended."""
 
 
 @dataclass(frozen=True)

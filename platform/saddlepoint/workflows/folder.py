@@ -4,7 +4,9 @@ sweeps/NAME/pipeline.yaml   the resolved pipeline
             ledger.db       the study (unless search.ledger names a database)
             tracking/       what the tracking store is told, and how much of it has arrived
             trials/0007/    a trial's checkpoint and its best generator
-            confirm/0002/   the same for a retraining on a fresh seed
+            confirm/0002/   the same for a retraining on a fresh seed, and what its evaluation draws scored
+            confirmation.json   the evidence
+            report.html     what happened, to look at
             sweep.log       what Ray and the tracking had to say
 """
 
@@ -41,8 +43,11 @@ class Folder:
             raise unknown("sweep", name, known)
         return cls(known[name])
 
+    def trials(self, kind: str) -> Path:
+        return self.path / {"trial": "trials", "confirm": "confirm"}[kind]
+
     def trial(self, kind: str, number: int) -> Path:
-        return self.path / {"trial": "trials", "confirm": "confirm"}[kind] / f"{number:04d}"
+        return self.trials(kind) / f"{number:04d}"
 
     def ledger_url(self, pipeline: Pipeline) -> str:
         given = pipeline.search and pipeline.search.ledger
@@ -51,14 +56,18 @@ class Folder:
     def pipeline(self) -> Pipeline:
         return Pipeline.load(self.pipeline_file)
 
-    def begin(self, pipeline: Pipeline) -> None:
-        """Writes the pipeline down. Raises UserError if the folder holds a sweep of another one."""
+    def begin(self, pipeline: Pipeline, *, extend: bool = False) -> None:
+        """Writes the pipeline down. Raises UserError if the folder holds a sweep of another one.
+
+        extend: the search space and the number of rounds may be others than there.
+        """
         if self.pipeline_file.exists():
             before = self.pipeline()
-            if before.fingerprint() != pipeline.fingerprint():
+            if before.fingerprint(extend=extend) != pipeline.fingerprint(extend=extend):
                 raise UserError(
-                    f"name: the sweep {self.name!r} was begun with another pipeline ({_difference(before, pipeline)}); "
-                    f"give this one a name of its own: --set name={self.name}-2"
+                    f"name: the sweep {self.name!r} was begun with another pipeline "
+                    f"({_difference(before, pipeline, extend)}); give this one a name of its own: "
+                    f"--set name={self.name}-2"
                 )
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.pipeline_file, pipeline.yaml())
@@ -77,9 +86,13 @@ class Folder:
             yield
 
 
-def _difference(before: Pipeline, now: Pipeline) -> str:
+def _difference(before: Pipeline, now: Pipeline, extend: bool) -> str:
     old, new = before.flat(), now.flat()
     for key in [*new, *old]:
-        if old.get(key) != new.get(key):
+        if old.get(key) != new.get(key) and not (extend and _extends(key)):
             return f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
     return "the same values, in another order"
+
+
+def _extends(key: str) -> bool:
+    return key.startswith("search.space.") or key == "training.rounds"

@@ -17,8 +17,14 @@ from ..spec import Pipeline, SearchSpec
 from ..tracking.tracker import Tracker
 from ..training.setup import Setup, setup
 from ..training.state import Training
+from .budget import Budget
+from .disk import Disk
+from .failures import Failures
 from .folder import Folder
+from .footprint import trial_bytes
+from .generations import Generations, Replays
 from .provenance import run_tags
+from .structures import structures
 from .trial import work
 from .trials import Trials
 
@@ -50,12 +56,19 @@ class Sweep:
         return searched(self.pipeline)
 
     def search_on(self) -> Trials:
-        """Runs trials until the study holds as many as the pipeline wants."""
-        return self.run(self.ledger, kind="trial", limit=self.search.trials)
+        """Runs trials until the study holds as many as the pipeline wants, or the budget is spent."""
+        search = self.search
+        budget = Budget(search.budget, self.ledger, self.pipeline.resources.gpus)
+        return self.run(self.ledger, kind="trial", limit=search.trials, budget=budget, keep=search.keep)
 
-    def run(self, ledger: Ledger, *, kind: str, limit: int) -> Trials:
+    def run(
+        self, ledger: Ledger, *, kind: str, limit: int, budget: Budget | None = None, keep: int | None = None
+    ) -> Trials:
         """Lets Ray Tune work through a ledger. Raises Interrupted after Ctrl-C."""
-        trials = Trials(
+        source: type[Trials] = Trials
+        if self.search.population is not None:
+            source = Generations if kind == "trial" else Replays
+        trials = source(
             self.pipeline,
             ledger,
             self.tracker,
@@ -63,22 +76,35 @@ class Sweep:
             kind=kind,
             limit=limit,
             tags=self.tags,
+            failures=Failures(self.search.failures),
+            disk=self._disk(kind),
+            budget=budget,
+            keep=keep,
         )
         needs = self.pipeline.resources
-        with self.view(trials):
-            execution = execute(
-                trials,
-                work,
-                resources=Resources(cpus=needs.cpus, gpus=needs.gpus, concurrency=needs.concurrency),
-                storage=self.folder.path / "ray",
-                log=self.folder.log,
-            )
+        try:
+            with self.view(trials):
+                execution = execute(
+                    trials,
+                    work,
+                    resources=Resources(cpus=needs.cpus, gpus=needs.gpus, concurrency=needs.concurrency),
+                    storage=self.folder.path / "ray",
+                    log=self.folder.log,
+                )
+        except BaseException:
+            trials.abandon()
+            raise
+        if budget is not None:
+            budget.note()
         if execution.interrupted:
-            for number, row in trials.rows.items():
-                if row.state == "running":
-                    self.tracker.finish(trials.key(number), "KILLED")  # it is RUNNING again when it goes on
+            trials.abandon()
             raise Interrupted(f"stopped; the same command goes on, or: saddle sweep --resume {self.folder.name}")
         return trials
+
+    def _disk(self, kind: str) -> Disk:
+        cap = self.search.disk_gb
+        need = self.search.seeds * trial_bytes(self.pipeline, self.shared) if cap else 0
+        return Disk(self.folder.trials(kind), cap and 1e9 * cap, need)
 
 
 def searched(pipeline: Pipeline) -> SearchSpec:
@@ -100,26 +126,32 @@ def open_ledger(pipeline: Pipeline, folder: Folder, study: str | None = None, **
         study or folder.name,
         space=search.space,
         seed=pipeline.seed,
-        minimize=METRICS[pipeline.objective.metric].better == "lower",
+        objective=pipeline.objective.built(),
         rounds=pipeline.training.rounds,
         **(settings | changes),
     )
 
 
 @contextmanager
-def opened(pipeline: Pipeline, root: Path | None = None, view: View = unseen) -> Iterator[Sweep]:
-    """Everything a sweep needs, checked and begun, in an order that leaves nothing behind if the input is wrong."""
-    search = searched(pipeline)
+def opened(
+    pipeline: Pipeline, root: Path | None = None, view: View = unseen, *, extend: bool = False, top: int = 0
+) -> Iterator[Sweep]:
+    """Everything a sweep needs, checked and begun, in an order that leaves nothing behind if the input is wrong.
+
+    extend: a sweep that was begun with another search space, or fewer rounds a trial, goes on with these; its best
+    `top` configurations are then trained for as long as the new ones.
+    """
+    extend = extend and searched(pipeline).population is None  # whose decisions depend on its space and its rounds
     shared = setup(pipeline)
     folder = Folder.of(pipeline, root)
-    for values in (
-        {},
-        search.space.defaults(),
-    ):  # built here once, in memory, so that no worker finds out first
-        Training(pipeline.with_values(values), pipeline.seed, folder.path, shared)
+    for values, trial in structures(pipeline):  # built here once, in memory, so that no worker finds out first
+        try:
+            Training(trial, pipeline.seed, folder.path, shared)
+        except UserError as error:
+            raise UserError(f"search.space: with {values}: {error}" if values else str(error)) from error
     with folder.locked():
-        folder.begin(pipeline)
-        ledger = open_ledger(pipeline, folder)
+        folder.begin(pipeline, extend=extend)
+        ledger = open_ledger(pipeline, folder, extend=extend, longer=top)
         with Tracker(folder.tracking, tracking_uri=None, experiment=pipeline.experiment) as tracker:
             at = Sweep(pipeline, folder, shared, ledger, tracker, view, run_tags(pipeline, shared))
             begin_parent(at)
@@ -144,8 +176,13 @@ def begin_parent(at: Sweep) -> None:
     at.tracker.log("sweep", 0, floor)  # without the share of each class, a chart each
 
 
-def sweep(pipeline: Pipeline, *, root: Path | None = None, view: View = unseen) -> list[TrialRecord]:
+def sweep(
+    pipeline: Pipeline, *, root: Path | None = None, view: View = unseen, extend: bool = False, top: int = 0
+) -> list[TrialRecord]:
     """The search alone, begun or continued. Returns the trial records of the ledger."""
-    with opened(pipeline, root, view) as at:
+    from .report import publish  # which reads sweeps, and so imports this file
+
+    with opened(pipeline, root, view, extend=extend, top=top) as at:
         at.search_on()
+        publish(at)
         return at.ledger.trials()

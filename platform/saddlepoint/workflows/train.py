@@ -12,7 +12,7 @@ from ..training.loop import Report, train
 from ..training.sentinel import Diverged
 from ..training.setup import setup
 from ..training.state import Training
-from .plan import peak_megabytes
+from .memory import peak_megabytes
 from .provenance import run_tags
 
 Progress = Callable[[Pipeline], AbstractContextManager[Callable[[Report], None]]]

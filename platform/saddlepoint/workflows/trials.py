@@ -5,20 +5,21 @@ worker's checkpoint (it is written only after its report was taken). Whatever is
 and both spool and ledger know what they have heard.
 """
 
-import shutil
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..metrics.catalogue import METRICS
-from ..scaling.jobs import Job
+from ..scaling.jobs import End, Job
 from ..search.ledger import Ledger
-from ..search.records import Outcome
+from ..search.records import Outcome, Suggestion
 from ..spec import Pipeline
 from ..tracking.tracker import Status, Tracker
 from ..training.loop import Report
-from ..training.state import CHECKPOINT
+from .budget import Budget
+from .disk import Disk
+from .failures import Failures
 from .folder import Folder
 from .train import log_report
 from .trial import Order
@@ -27,8 +28,10 @@ STATUS: dict[Outcome, Status] = {
     Outcome.COMPLETE: "FINISHED",
     Outcome.PRUNED: "KILLED",
     Outcome.DIVERGED: "FAILED",
+    Outcome.OUT_OF_MEMORY: "FAILED",
     Outcome.FAILED: "FAILED",
 }
+LESS = 0.5  # of the workers are at work beside a trial that ran out of memory, when it is tried again
 
 
 @dataclass
@@ -43,13 +46,15 @@ class Row:
     reason: str = ""
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    inherited: float = 0.0  # seconds of the pieces of training that it goes on from
+    notes: dict[str, Any] = field(default_factory=dict)  # what the ledger has of it from an earlier life
 
 
 class Trials:
     """The source from which the executor takes its jobs: the trials of a search, or the retrainings of a confirmation.
 
     kind: "trial" or "confirm"; names folders and runs. limit: how many trials there shall be in all. tags: of
-    every run.
+    every run. keep: how many of the complete ones keep their generators; None: all.
     """
 
     def __init__(
@@ -62,72 +67,170 @@ class Trials:
         kind: str,
         limit: int,
         tags: Mapping[str, str],
+        failures: Failures,
+        disk: Disk,
+        budget: Budget | None = None,
+        keep: int | None = None,
     ) -> None:
         self.pipeline, self.ledger, self.tracker, self.folder = pipeline, ledger, tracker, folder
         self.kind, self.limit, self.tags = kind, limit, tags
-        self.metric = METRICS[pipeline.objective.metric]
+        self.failures, self.disk, self.budget, self.keep = failures, disk, budget, keep
+        self.objective = pipeline.objective.built()
+        self.seeds = 1 if pipeline.search is None or kind == "confirm" else pipeline.search.seeds
         self.rows: dict[int, Row] = {}
-        self._ends: dict[int, tuple[Outcome, float | None, str | None]] = {}
+        self.over: str | None = None  # why no new trial begins, if it is not the limit
+        self._kept = [
+            (self.objective.key(trial.scores), trial.number) for trial in ledger.best(keep or 0)
+        ]  # best first
+        self._orders: dict[int, Order] = {}
+        self._again: deque[tuple[int, float]] = deque()  # trials to give out once more, with their crowd
+        self._ends: dict[int, tuple[Outcome, Mapping[str, float] | None, str | None]] = {}
 
     def key(self, number: int) -> str:
         return f"{self.kind}-{number:04d}"
 
+    @property
+    def live(self) -> set[int]:
+        return {number for number, row in self.rows.items() if row.state == "running"}
+
+    @property
+    def kept(self) -> list[int]:
+        """The trials whose generators are kept, best first."""
+        return [number for _, number in self._kept]
+
+    @property
+    def held(self) -> set[int]:
+        """Trials that have ended, and whose checkpoints are needed yet."""
+        return set()
+
     def next(self) -> Job | None:
-        suggestion = self.ledger.next(self.limit)
+        if self._again:
+            number, crowd = self._again.popleft()
+            return Job(number, self._orders[number], crowd)
+        held = self.held
+        if not self.disk.room([number for number in self.kept if number not in held], self.live | held):
+            return None
+        if self.budget is not None:
+            self.budget.note()
+            self.over = self.budget.spent()
+        suggestion = self._suggest()
         if suggestion is None:
             return None
+        self._begin(suggestion)
+        return Job(suggestion.number, self._orders[suggestion.number])
+
+    def _suggest(self) -> Suggestion | None:
+        return self.ledger.next(0 if self.over else self.limit)  # unfinished trials are still handed out
+
+    def _placed(self, row: Row, order: Order) -> tuple[Order, dict[str, str]]:
+        """The order, and the tags, of a trial that begins, as a kind of trials needs them."""
+        return order, {}
+
+    def _begin(self, suggestion: Suggestion) -> None:
         number = suggestion.number
         trial = self.pipeline.with_values(suggestion.values)
+        row, folder = Row(number, dict(suggestion.values)), self.folder.trial(self.kind, number)
+        order, tags = self._placed(row, Order(trial.content(), suggestion.seed, str(folder), self.seeds))
         self.tracker.start_run(
             self.key(number),
             name=self.key(number),
             parent="sweep",
             params=trial.model_copy(update={"seed": suggestion.seed}).parameters(),
-            tags={"saddle.kind": self.kind, "saddle.trial": str(number), **self.tags},
+            tags={"saddle.kind": self.kind, "saddle.trial": str(number), **tags, **self.tags},
         )
-        self.rows[number] = Row(number, dict(suggestion.values))
-        order = Order(trial.content(), suggestion.seed, str(self.folder.trial(self.kind, number)))
-        return Job(number, order)
+        if suggestion.resumed:
+            before = self.ledger.trials()[number]
+            row.round, row.notes = max(before.intermediate, default=row.round), dict(before.attrs)
+            row.seconds = row.notes.get("seconds", 0.0)
+        self.rows[number], self._orders[number] = row, order
 
     def result(self, number: int, report: Mapping[str, Any]) -> bool:
         """Takes one report; True means that the trial shall stop."""
         row = self.rows[number]
-        if "diverged" in report:
-            self._ends[number] = (Outcome.DIVERGED, None, report["diverged"])
-            return False
+        for ended in (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY):
+            if ended.value in report:
+                self._ends[number] = (ended, None, report[ended.value])
+                return False
+        self.failures.heard(number)
         told = Report(**report)
         log_report(self.tracker, self.key(number), told)
-        value = told.metrics[self.metric.name]
-        row.round, row.objective, row.seconds = told.round, value, told.seconds
-        self.ledger.note(number, seconds=told.seconds)
+        scores = {name: told.metrics[name] for name in self.objective.names}
+        value = scores[self.objective.metric.name]
+        seconds = told.seconds - row.inherited
+        if self.budget is not None:
+            self.budget.spend(max(told.round - row.round, 0), max(seconds - row.seconds, 0.0))
+        row.round, row.objective, row.seconds = told.round, value, seconds
+        self.ledger.note(number, seconds=seconds)
         if told.final:
             self.ledger.note(number, final=told.metrics, best_round=told.best_round)
-            self._ends[number] = (Outcome.COMPLETE, value, None)
+            self._ends[number] = (Outcome.COMPLETE, scores, None)
             return False
-        if not self.ledger.report(number, told.round, value):
+        if not self.ledger.report(number, told.round, scores):
             return False
-        self._ends[number] = (Outcome.PRUNED, None, f"{self.metric.name} {value:.4g} at round {told.round}")
+        seen = ", ".join(f"{name} {score:.4g}" for name, score in scores.items())
+        self._ends[number] = (Outcome.PRUNED, None, f"{seen} at round {told.round}")
         return True
 
-    def ended(self, number: int, error: str | None) -> None:
-        outcome, value, reason = self._ends.pop(number, (Outcome.FAILED, None, error or "it ended without a result"))
-        if error is not None and outcome is not Outcome.PRUNED:  # stopping a trial may look like an error
-            outcome, value, reason = Outcome.FAILED, None, error.strip().splitlines()[-1]
-            self.tracker.artifact(self.key(number), "traceback.txt", error)
-        tags = {"saddle.outcome": outcome.value, "saddle.reason": reason or ""}
+    def ended(self, number: int, end: End) -> None:
+        outcome, scores, reason = self._ends.pop(number, (None, None, None))
+        if outcome is Outcome.OUT_OF_MEMORY or end.how == "memory":
+            reason = reason or end.text
+            if self._first_time_out_of_memory(number, reason):
+                return
+            outcome = Outcome.OUT_OF_MEMORY
+        elif end.how == "lost" and outcome is None:
+            self._note(number, lost=1 + self.rows[number].notes.get("lost", 0))
+            if self.failures.lose(number):
+                self.rows[number].reason = "its worker was lost; it goes on from its checkpoint"
+                self._again.append((number, 1.0))
+                return
+            reason = f"its worker died {self.failures.lost[number]} times in a row at round {self.rows[number].round}"
+        elif end.how != "done" and outcome is not Outcome.PRUNED:  # stopping a trial may look like an error
+            outcome, scores, reason = Outcome.FAILED, None, end.text.strip().splitlines()[-1]
+            self.tracker.artifact(self.key(number), "traceback.txt", end.text)
+        if outcome is None:
+            outcome, reason = Outcome.FAILED, reason or "it ended without a result"
+        self._settle(number, outcome, scores, reason or "")
+
+    def _first_time_out_of_memory(self, number: int, reason: str) -> bool:
+        if "memory" in self.rows[number].notes:
+            return False
+        self._note(number, memory=reason)
+        self.rows[number].reason = f"{reason}; it is tried once more with less beside it"
+        self._again.append((number, LESS))
+        return True
+
+    def _note(self, number: int, **notes: Any) -> None:
+        self.rows[number].notes |= notes
+        self.ledger.note(number, **notes)
+
+    def _settle(self, number: int, outcome: Outcome, scores: Mapping[str, float] | None, reason: str) -> None:
+        """The end in the tracker's spool first, then in the ledger, then on the disk."""
+        tags = {"saddle.outcome": outcome.value, "saddle.reason": reason}
+        if lost := self.rows[number].notes.get("lost"):
+            tags["saddle.lost"] = str(lost)
         self.tracker.tag(self.key(number), tags)
         self.tracker.finish(self.key(number), STATUS[outcome])
-        self.ledger.tell(number, outcome, value, reason=reason)
+        self.ledger.tell(number, outcome, scores, reason=reason or None)
         row = self.rows[number]
-        row.state, row.reason = outcome.value, reason or ""
-        if value is not None:
-            row.objective = value
-        self._clear(number, outcome)
+        row.state, row.reason = outcome.value, reason
+        if scores is not None:
+            row.objective = scores[self.objective.metric.name]
+        if self.keep is not None and scores is not None:
+            self._kept = sorted([*self._kept, (self.objective.key(scores), number)])[: self.keep]
+        self._tidy(number, complete=scores is not None)
+        if outcome is not Outcome.FAILED:
+            self.failures.well()
+        elif (stop := self.failures.failed(reason)) is not None:
+            raise stop
 
-    def _clear(self, number: int, outcome: Outcome) -> None:
-        """Only live trials keep what is needed to go on; only complete ones keep their generator."""
-        folder = self.folder.trial(self.kind, number)
-        if outcome is Outcome.COMPLETE:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    def _tidy(self, number: int, *, complete: bool) -> None:
+        """Takes from the disk what a trial that has ended does not need any more."""
+        self.disk.end(number, complete=complete)
+        if self.keep is not None and complete:
+            self.disk.keep(self.kept, self.live)
+
+    def abandon(self) -> None:
+        """The command stops before its trials have ended: their runs are at rest until it goes on."""
+        for number in self.live:
+            self.tracker.finish(self.key(number), "KILLED")
