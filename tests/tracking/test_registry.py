@@ -121,6 +121,37 @@ def test_registering_again_finds_the_version_and_other_weights_make_a_new_one(ur
     assert len(logged) == 2, "the same weights are the same model, however often they are registered"
 
 
+def test_what_is_said_of_a_version_is_renewed_and_its_files_lie_beside_the_generator(uri, run, tmp_path):
+    folder = tmp_path / "a"
+    package(folder)
+    (folder / "notes.txt").write_text("of the training, and nobody else's")
+    for said in ("first", "second"):
+        tags = TAGS | {"saddle.promotion": said}
+        registry.log_generator(
+            uri, run, folder, name="gen", tags=tags, description=f"*{said}*", files={"card.json": said}
+        )
+    [version] = registry.models(uri, "gen")
+    assert (version.description, version.tags["saddle.promotion"]) == ("*second*", "second")
+    fetched = registry.fetch(uri, version.uri)
+    assert sorted(file.name for file in fetched.iterdir()) == ["card.json", "generator.json", "generator.safetensors"]
+    assert (fetched / "card.json").read_text() == "first"  # a model does not change
+    assert version.tags["saddle.weights"] == registry.weights_hash(fetched)
+    registry.tag_version(uri, "gen", 1, {"saddle.promotion": "third"})
+    assert registry.models(uri, "gen")[0].tags["saddle.promotion"] == "third"
+
+
+def test_a_model_has_tags_of_its_own(uri, run, tmp_path):
+    package(tmp_path / "a")
+    assert registry.model_tags(uri, "gen") == {}
+    registry.log_generator(uri, run, tmp_path / "a", name="gen", tags=TAGS)
+    registry.tag_model(uri, "gen", {"saddle.alias.champion.0001": "{}"})
+    assert registry.model_tags(uri, "gen") == {"saddle.alias.champion.0001": "{}"}
+    with pytest.raises(UserError, match="alias of model 'gen': 'champion' is not known"):
+        registry.reigning(uri, "gen")
+    registry.set_alias(uri, "gen", "champion", 1)
+    assert registry.reigning(uri, "gen").version == 1
+
+
 def test_a_crash_between_logging_and_registering_leaves_no_second_model(uri, run, tmp_path, monkeypatch):
     package(tmp_path / "a")
     for method in ("log_model_artifacts", "create_model_version"):

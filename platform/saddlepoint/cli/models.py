@@ -32,6 +32,47 @@ def promote(
 
 
 @app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A registered model, by name.")],
+    alias: Annotated[str, typer.Option("--alias", help="Which alias.")] = "champion",
+    json: Json = False,
+) -> None:
+    """Gives the alias back to the version that bore it before. Repeated, it goes one further back."""
+    from .. import console
+    from ..workflows.rollback import rollback
+
+    done = rollback(model, alias)
+    if json:
+        print_json(done)
+    else:
+        console.say(f"{model} version {done.version} is {alias} again; version {done.before} was rolled back")
+
+
+@app.command()
+def reproduce(
+    model: ModelArgument,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to train; a temporary folder if not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Trains a promoted model again, from its card, and compares the weights bit for bit. Exit code 1: not equal."""
+    from .. import console
+    from ..workflows.reproduce import reproduce
+
+    def differs(line: str) -> None:
+        console.say(f"another than there: {line}")
+
+    done = reproduce(model, folder=out, progress=console.progress, say=(lambda line: None) if json else differs)
+    if json:
+        print_json(done)
+    else:
+        scores = {"recorded": done.recorded_scores, "here": done.scores}
+        console.out.print(console.scores_table("Means over draws", scores))
+        console.say(console.reproduced(done))
+    if not done.equal:
+        raise typer.Exit(1)
+
+
+@app.command()
 def generate(
     model: ModelArgument,
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many samples.")] = 64,

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,14 @@ import torch
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import save_model
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from ..errors import UserError, unknown
-from ..generator import Generator, load_generator
+from ..generator import CARD, WEIGHTS, Generator, load_generator
 from ..imports import resolve as import_path
 from .store import KEY_TAG, SWEEP_TAG, connect, database, explained, pages, resolve
 
@@ -44,11 +46,17 @@ class RegisteredVersion:
     run_id: str | None
     aliases: tuple[str, ...]
     tags: dict[str, str]
+    description: str  # Markdown, as the UI shows it
     created: int  # milliseconds since 1970
 
     @property
     def uri(self) -> str:
         return f"models:/{self.name}/{self.version}"
+
+
+def weights_hash(package: Path) -> str:
+    """SHA-256 of the generator's weights, in hexadecimal."""
+    return hashlib.sha256((package / WEIGHTS).read_bytes()).hexdigest()
 
 
 def log_generator(
@@ -58,27 +66,36 @@ def log_generator(
     *,
     name: str,
     tags: Mapping[str, str],
+    description: str = "",
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Logs the package as a model of the run and registers it under `name`; returns the version.
 
-    Asked again for the same weights with the same tags `saddle.sweep` and `saddle.key`, it returns the
-    version that there is: a command can be repeated after a crash.
+    Asked again for the same weights with the same tags `saddle.sweep` and `saddle.key`, it returns the version that
+    there is, with its tags and description renewed: a command can be repeated after a crash.
+
+    Args:
+        files: texts by file name that lie beside the generator, where `fetch` finds them.
     """
     uri = resolve(tracking_uri)
     if not re.fullmatch(r"[\w .-]+", name):
         raise UserError(f"model: {name!r} may hold only letters, digits, spaces, dots, dashes and underscores")
     generator = load_generator(package)
-    weights = hashlib.sha256((package / "generator.safetensors").read_bytes()).hexdigest()
-    identity = {**tags, WEIGHTS_TAG: weights}
+    identity = {**tags, WEIGHTS_TAG: weights_hash(package)}
     client = connect(uri)
     with explained(uri):
         for known in _versions(client, name):
             if all(known.tags.get(tag) == identity.get(tag) for tag in (SWEEP_TAG, KEY_TAG, WEIGHTS_TAG)):
+                for tag, value in identity.items():
+                    client.set_model_version_tag(name, str(known.version), tag, value)
+                client.update_model_version(name, str(known.version), description)
                 return known.version
-        model_id, place = _log_model(client, run_id, package, generator, identity)
+        model_id, place = _log_model(client, run_id, package, generator, identity, files)
         with suppress(MlflowException):  # there is one; if something else is wrong, the next line says so
             client.create_registered_model(name)
-        made = client.create_model_version(name, place, run_id, dict(identity), model_id=model_id)
+        made = client.create_model_version(
+            name, place, run_id, dict(identity), description=description, model_id=model_id
+        )
         return int(made.version)
 
 
@@ -110,6 +127,42 @@ def set_alias(tracking_uri: str | None, name: str, alias: str, version: int) -> 
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
             raise UserError(f"alias: {alias!r} cannot be used: {error}") from error
+
+
+def reigning(tracking_uri: str | None, name: str, alias: str = "champion") -> RegisteredVersion:
+    """The version that bears the alias. Raises UserError: no such model, or no version bears it."""
+    uri = resolve(tracking_uri)
+    if (path := database(uri)) is not None and not path.exists():
+        raise unknown("model", name, [])
+    client = connect(uri)
+    with explained(uri):
+        return _one(client, name, alias=alias)
+
+
+def tag_version(tracking_uri: str | None, name: str, version: int, tags: Mapping[str, str]) -> None:
+    uri = resolve(tracking_uri)
+    client = connect(uri)
+    with explained(uri):
+        for tag, value in tags.items():
+            client.set_model_version_tag(name, str(version), tag, value)
+
+
+def tag_model(tracking_uri: str | None, name: str, tags: Mapping[str, str]) -> None:
+    """Tags of the registered model itself: what is true of all its versions."""
+    uri = resolve(tracking_uri)
+    client = connect(uri)
+    with explained(uri):
+        for tag, value in tags.items():
+            client.set_registered_model_tag(name, tag, value)
+
+
+def model_tags(tracking_uri: str | None, name: str) -> dict[str, str]:
+    """None for a model that there is not."""
+    uri = resolve(tracking_uri)
+    client = connect(uri)
+    with explained(uri):
+        found = _registered(client, name)
+        return {} if found is None else dict(found.tags)
 
 
 def fetch(tracking_uri: str | None, model: str, into: Path | None = None) -> Path:
@@ -146,6 +199,7 @@ def _log_model(
     package: Path,
     generator: Generator,
     tags: dict[str, str],
+    files: Mapping[str, str],
 ) -> tuple[str, str]:
     """What `mlflow.pyfunc.log_model` does, for a named run and store. Returns the model's id and place."""
     experiment = client.get_run(run_id).info.experiment_id
@@ -158,11 +212,15 @@ def _log_model(
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     signature, example = _face(generator)
     with tempfile.TemporaryDirectory() as folder:
+        artifacts = {file: package / file for file in (CARD, WEIGHTS)}
+        for file, text in files.items():
+            artifacts[file] = Path(folder, file)
+            artifacts[file].write_text(text)
         save_model(
             f"{folder}/model",
             mlflow_model=Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id),
             python_model=str(Path(__file__).with_name("generator_model.py")),
-            artifacts={file.name: str(file) for file in package.iterdir() if file.is_file()},
+            artifacts={file: str(path) for file, path in artifacts.items()},
             code_paths=_own_code(generator.card) or None,
             signature=signature,
             input_example=example,
@@ -237,21 +295,28 @@ def _place(top: str) -> Path | None:
     return None if libraries & set(place.parents) else place
 
 
-def _versions(client: MlflowClient, name: str) -> list[RegisteredVersion]:
-    """Oldest first; none if there is no such model."""
+def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
     try:
-        aliases = client.get_registered_model(name).aliases
+        return client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
+        return None
+
+
+def _versions(client: MlflowClient, name: str) -> list[RegisteredVersion]:
+    """Oldest first; none if there is no such model."""
+    model = _registered(client, name)
+    if model is None:
         return []
     found = [
         RegisteredVersion(
             name=name,
             version=int(each.version),
             run_id=each.run_id or None,
-            aliases=tuple(sorted(alias for alias, number in aliases.items() if int(number) == int(each.version))),
+            aliases=tuple(sorted(alias for alias, number in model.aliases.items() if int(number) == int(each.version))),
             tags=dict(each.tags),
+            description=each.description or "",
             created=each.creation_timestamp,
         )
         for each in pages(lambda token: client.search_model_versions(f"name = '{name}'", page_token=token))
