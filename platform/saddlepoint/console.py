@@ -1,10 +1,8 @@
 """What a person sees in the terminal: live progress where there is a terminal, tables at the end, nothing else."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,13 +10,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from .search.ink import number
 from .search.records import TrialRecord
 from .spec import Pipeline
 from .tracking.query import TrackedRun
 from .training.loop import Report
-from .workflows.confirm import Confirmation
+from .workflows.confirm import Candidate, Confirmation
 from .workflows.doctor import Check
+from .workflows.evidence import Estimate
 from .workflows.plan import Plan
+from .workflows.reproduce import Reproduction
 from .workflows.trials import Row, Trials
 
 WIDTH = 150  # where there is no terminal to ask
@@ -28,16 +29,6 @@ COLOUR = {"running": "cyan", "complete": "green", "pruned": "yellow", "diverged"
 out = Console(highlight=False)
 if not out.is_terminal:
     out = Console(highlight=False, width=WIDTH)
-
-
-def number(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int) or not math.isfinite(value):
-        return str(value)
-    if value == 0:
-        return "0"
-    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.2e}" if abs(value) < 1 else f"{value:.0f}"
 
 
 def plain_table(title: str | None = None) -> Table:
@@ -79,15 +70,16 @@ def watching(trials: Trials) -> Iterator[None]:
 
     def draw() -> Group:
         rows = [trials.rows[key] for key in sorted(trials.rows)]
-        metric = trials.metric.name
+        metric = trials.objective.metric.name
         scores = [row.objective for row in rows if row.state == "complete" and row.objective is not None]
-        best = min(scores, key=trials.metric.badness, default=None)
+        best = min(scores, key=trials.objective.metric.badness, default=None)
         ended = sum(row.state != "running" for row in rows)
         what = {"trial": "trials", "confirm": "retrainings on fresh seeds"}[trials.kind]
         head = f"{trials.folder.name}: {ended} {what} ended here"
         head += "" if best is None else f", best {metric} {number(best)}"
         trouble = trials.tracker.trouble
         note = [Text(f"tracking waits: {trouble}", "yellow")] if trouble else []
+        note += [Text(trials.over, "yellow")] if trials.over else []
         return Group(trials_table(rows[-SHOWN:], metric, head), *note)
 
     with Live(get_renderable=draw, console=out, refresh_per_second=2, transient=True):
@@ -101,26 +93,37 @@ METRICS_SHOWN = (
 
 
 def confirmation_table(result: Confirmation) -> Table:
-    """The evidence: each configuration's mean and spread over fresh seeds, with the floor as the first line."""
+    """The evidence: each configuration's scores over fresh seeds, with the floor as the first line."""
     scored = {name for candidate in result.candidates for score in candidate.scores for name in score}
-    columns = [result.metric, *(m for m in METRICS_SHOWN if m in scored and m != result.metric)]
+    judged = [result.metric, *filter(None, [result.second]), *(bound.split()[0] for bound in result.bounds)]
+    columns = list(dict.fromkeys([*judged, *(metric for metric in METRICS_SHOWN if metric in scored)]))
     names = list(result.candidates[0].values)
     table = plain_table(
-        f"Confirmed on {result.seeds} fresh seeds, against the held-out half (mean ± standard deviation)"
+        f"Confirmed on {result.seeds} fresh seeds, {result.draws} draws each, against the held-out half: "
+        f"mean ± standard deviation over seeds; {100 * result.confidence:g} % interval of the mean"
     )
     table.add_column("configuration")
-    for column in (*columns, "seeds", *names):
+    for column in (result.metric, "interval", *columns[1:], "seeds", *names):
         table.add_column(column, justify="right")
-    floor = (number(result.floor[name]) if name in result.floor else "" for name in columns)
-    table.add_row("floor: real data", *floor)
+    reasons = {candidate.name: _short_of(candidate, result) for candidate in result.candidates}
+    if any(reasons.values()):
+        table.add_column("why not", overflow="fold")
+    floor = [number(result.floor[name]) if name in result.floor else "" for name in columns]
+    table.add_row("floor: real data", floor[0], "", *floor[1:])
     for candidate in result.candidates:
-        scores = (
-            f"{number(candidate.mean(name))} ± {number(candidate.spread(name))}" if candidate.scores else "-"
-            for name in columns
-        )
+        scores = [spelled(candidate.estimates.get(name)) for name in columns]
         values = (number(candidate.values.get(name, "")) for name in names)
-        table.add_row(candidate.name, *scores, str(len(candidate.scores)), *values)
+        seeds = f"{len(candidate.scores)} of {result.seeds}"
+        why = [reasons[candidate.name]] if any(reasons.values()) else []
+        interval = between(candidate.estimates.get(result.metric))
+        table.add_row(candidate.name, scores[0], interval, *scores[1:], seeds, *values, *why)
     return table
+
+
+def _short_of(candidate: Candidate, result: Confirmation) -> str:
+    """What speaks against a configuration: bounds that its means do not keep, seeds that have no score."""
+    outside = [f"outside {', '.join(result.bounds)}"] if candidate.scores and not candidate.feasible else []
+    return "; ".join([*outside, *dict.fromkeys(candidate.failures)])
 
 
 def scores_table(title: str, columns: dict[str, dict[str, float]]) -> Table:
@@ -145,20 +148,23 @@ def rows_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
 
 def plan_table(plan: Plan) -> Table:
     weights = ", ".join(f"{name} {count:,}" for name, count in plan.parameters.items())
-    prunes = f", pruned at rounds {', '.join(map(str, plan.rungs))}" if plan.rungs else ""
+    others = len(plan.structures) - 1
+    rungs = ", ".join(f"{count} reach round {rung}" for rung, count in plan.rungs.items())
+    cost = f"about {plan.expected_seconds / 60:.1f} minutes"
+    cost += f" and {plan.gpu_hours:.1f} GPU-hours" if plan.gpu_hours else ""
     rows = [
         ("data", plan.data),
         ("weights", weights),
-        (
-            "sweep",
-            f"{plan.trials} trials of {plan.rounds} rounds, {plan.at_once} at once on {plan.device}{prunes}",
-        ),
+        ("structures", f"{others} more in the search space, each built and played" if others else "one"),
+        ("sweep", f"{plan.trials} trials of {plan.rounds} rounds, {plan.at_once} at once on {plan.device}"),
+        *([("rungs", f"{rungs}; about {plan.expected_rounds:,} rounds in all")] if rungs else []),
         ("confirm", f"{plan.retrainings} retrainings at full length"),
         ("a round", f"{plan.round_milliseconds:.2f} ms; an evaluation {plan.evaluation_seconds:.2f} s"),
         ("a trial", f"{plan.trial_seconds:.0f} s at full length"),
-        ("at most", f"{plan.longest_seconds / 60:.1f} minutes, if nothing is pruned"),
+        ("together", f"{cost}; at most {plan.longest_seconds / 60:.1f} minutes, if nothing is pruned"),
         ("memory", f"{plan.memory_megabytes:,.0f} MB for one trial's process"),
         ("disk", f"{plan.disk_megabytes:,.1f} MB at most"),
+        *(("warning", warning) for warning in plan.warnings),
     ]
     return rows_table(f"{plan.name}: nothing was started", rows)
 
@@ -206,3 +212,24 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 def say(message: str) -> None:
     out.print(message, soft_wrap=True)
+
+
+def spelled(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    mean, sd = number(estimate.mean), estimate.sd
+    return mean if sd is None else f"{mean} ± {sd:.2g}" if sd < 100 else f"{mean} ± {sd:.0f}"
+
+
+def between(estimate: Estimate | None) -> str:
+    """The interval; one value alone has none."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{number(estimate.low)} to {number(estimate.high)}"
+
+
+def reproduced(done: Reproduction) -> str:
+    if done.equal:
+        return f"equal: the weights are the registered ones, bit for bit (sha256 {done.weights})"
+    why = "; ".join(done.differences) or "nothing that is known to matter is another here"
+    return f"not equal: sha256 {done.weights} here, {done.recorded} registered ({why})"

@@ -12,6 +12,7 @@ from ..generator import Generator
 from ..randomness import stream
 from .pictures import grid, picture, scatter
 
+PICTURES = ("samples", "translations", "reconstructions")  # where one is wanted, the first that there is
 SHOWN, ROWS, CLOUD = 64, 8, 2000
 LARGE = 128  # pixels; fewer rows of larger images
 

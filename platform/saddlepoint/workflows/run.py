@@ -6,10 +6,11 @@ from pathlib import Path
 from ..files import write_bytes
 from ..search.records import TrialRecord
 from ..spec import Pipeline
-from ..training.look import look
+from ..training.look import PICTURES, look
 from .confirm import Confirmation, confirm
 from .generate import load
 from .promote import Promotion, promote
+from .report import publish
 from .sweep import Sweep, View, opened, unseen
 
 
@@ -21,15 +22,13 @@ class Run:
     picture: Path | None
 
 
-PICTURES = ("samples", "translations", "reconstructions")  # the first that the champion has is the one to show
-
-
 def run(pipeline: Pipeline, *, root: Path | None = None, view: View = unseen) -> Run:
     with opened(pipeline, root, view) as sweep:
         sweep.search_on()
         confirmation = confirm(sweep)
         promotion = promote(sweep, confirmation) if pipeline.promote else None
         trials = sweep.ledger.trials()
+        publish(sweep)
         picture = _picture(sweep, promotion) if promotion else None
     return Run(trials, confirmation, promotion, picture)
 
