@@ -40,8 +40,19 @@ class Report:
     final: bool = False
 
 
-def train(pipeline: Pipeline, *, seed: int, folder: Path, shared: Setup | None = None) -> Iterator[Report]:
+def train(
+    pipeline: Pipeline,
+    *,
+    seed: int,
+    folder: Path,
+    shared: Setup | None = None,
+    until: int | None = None,
+    inherit: Path | None = None,
+) -> Iterator[Report]:
     """Plays all rounds, with a report at every evaluation and a last, final one.
+
+    until: the round at which it ends, checkpoint written, with the decay of the whole (population-based training plays
+    a training in pieces). inherit: the folder of an earlier piece, maybe of another run, to begin from.
 
     The final report scores the best generator (by the objective) with every metric and on noise of its own:
     the noise that chose it does not judge it. Sets torch's number of threads to the trial's CPUs.
@@ -54,14 +65,15 @@ def train(pipeline: Pipeline, *, seed: int, folder: Path, shared: Setup | None =
     torch.set_num_threads(pipeline.resources.cpus)
     start = time.perf_counter()
     run = Training(pipeline, seed, folder, shared)
-    run.load()
+    run.load(inherit)
     spec = pipeline.training
+    end = min(until or spec.rounds, spec.rounds)
     save_every = spec.checkpoint_every or spec.evaluate_every
     start -= run.seconds
-    while not run.done:
+    while run.round < end:
         run.play()
         run.seconds = time.perf_counter() - start
-        if run.round % spec.evaluate_every == 0 or run.done:
+        if run.round % spec.evaluate_every == 0 or run.round == end:
             report = _evaluate(run)
             run.seconds = time.perf_counter() - start
             waiting = time.perf_counter()
@@ -88,7 +100,9 @@ def _evaluate(run: Training) -> Report:
 
 def _final(run: Training, start: float) -> Report:
     best = load_generator(run.folder, run.shared.device)
-    metrics = run.shared.scorer.score(run.subject("final", best))
+    scorer = run.shared.scorer
+    names = dict.fromkeys([*scorer.metrics, *run.objective.names])  # what is only scored where it is asked for, too
+    metrics = scorer.score(run.subject("final", best), list(names))
     run.seconds = time.perf_counter() - start
     return _report(run, metrics, {}, final=True)
 

@@ -144,5 +144,7 @@ class Plain:
             network.load_state_dict(state["networks"][name])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+            for group in optimizer.param_groups:  # of this run, which may go on from another one's weights
+                group.update(self.game.players[name].optimizer.read(self.h))
         for name, pool in self.pools.items():
             pool.load_state_dict(state["pools"][name])

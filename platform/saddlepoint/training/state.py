@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SaddleError, UserError
-from ..generator import Generator
+from ..generator import Generator, load_generator, save_generator
 from ..metrics.subject import Subject
 from ..randomness import derive, stream
 from ..spec import Pipeline
@@ -157,10 +157,15 @@ class Training:
         }
         checkpoint.save(self.folder / CHECKPOINT, state)
 
-    def load(self) -> bool:
-        """Goes on from the folder's checkpoint, if there is one. Raises UserError if it is another run's."""
+    def load(self, inherit: Path | None = None) -> bool:
+        """Goes on from the folder's checkpoint, if there is one; else from that in `inherit`, a run of equal structure
+        with other hyperparameters, whose best generator it takes along. Raises UserError if the checkpoint is
+        another run's, SaddleError if there is nothing to inherit."""
         path = self.folder / CHECKPOINT
         state = checkpoint.load(path)
+        if state is None and inherit is not None:
+            self._inherit(inherit)
+            return True
         if state is None:
             return False
         if state.get("format") != FORMAT:
@@ -172,6 +177,15 @@ class Training:
             raise UserError(f"{path} belongs to another configuration or seed; use another folder, or remove it")
         self._restore(state)
         return True
+
+    def _inherit(self, folder: Path) -> None:
+        state = checkpoint.load(folder / CHECKPOINT)
+        if state is None:
+            raise SaddleError(f"{folder} holds no checkpoint to inherit")
+        self._restore(state)
+        if self.best is not None:
+            save_generator(self.folder, load_generator(folder).networks, self.card)
+        self.save()
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.round, self.seconds, self.best = state["round"], state["seconds"], state["best"]
