@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from types import ModuleType
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
@@ -14,16 +15,18 @@ from torch import Tensor, nn
 from saddlepoint.errors import SaddleError
 from saddlepoint.networks.mlp import Critic
 from saddlepoint.randomness import derive
+from saddlepoint.scaling.jobs import End, Execution, Source
 from saddlepoint.search.ledger import Ledger
 from saddlepoint.spec import BudgetSpec, Pipeline
 from saddlepoint.tracking.query import children, history, sweeps
 from saddlepoint.training.loop import Report, train
 from saddlepoint.training.setup import setup
+from saddlepoint.training.state import CHECKPOINT
 from saddlepoint.workflows import sweep as sweep_room
 from saddlepoint.workflows.budget import CLOCK, Budget
 from saddlepoint.workflows.disk import Disk, remove, size
 from saddlepoint.workflows.footprint import trial_bytes
-from saddlepoint.workflows.sweep import sweep
+from saddlepoint.workflows.sweep import Interrupted, sweep
 from saddlepoint.workflows.trial import Order, together, work
 
 Small = Callable[..., Pipeline]
@@ -142,6 +145,63 @@ def test_what_a_crash_left_half_deleted_is_swept_up(tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     Disk(tmp_path, cap=None, need=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_command_did_not_come_to_remove_is_removed_by_the_next(workplace: Path, small: Small) -> None:
+    trials = sweep(small("search.trials=3", *UNPRUNED))
+    folder = workplace / "sweeps" / "digits-wgan" / "trials"
+    (folder / "0001" / CHECKPOINT).write_bytes(b"of a trial that has ended")
+    (folder / "0002" / f".{CHECKPOINT}.half").write_bytes(b"killed while it was written")
+    sweep(small("search.trials=3", "search.keep=2", *UNPRUNED))
+    best = sorted(trials, key=lambda trial: trial.value or 0.0)[:2]
+    assert generators(workplace) == {f"{trial.number:04d}" for trial in best}
+    assert not [path for path in folder.rglob("*") if CHECKPOINT in path.name]
+
+
+def test_trials_that_wait_from_an_earlier_life_keep_their_checkpoints(
+    workplace: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two were in mid-run; the command that goes on runs one at a time, and the other must not lose what it has."""
+    changes = ("search.trials=2", "search.keep=1", *UNPRUNED)
+    whole = sweep(small("name=whole", *changes))
+    one_by_one = sweep_room.execute
+
+    def two_at_once(source: Source, run: Callable[..., None], **_: Any) -> Execution:
+        for job in [source.next(), source.next()]:
+            assert job is not None
+            heard: list[int] = []
+
+            def report(values: dict[str, Any], number: int = job.number, heard: list[int] = heard) -> None:
+                heard.append(values["round"])
+                if len(heard) == 2:  # the checkpoint of the first one is written
+                    raise ConnectionResetError
+                source.result(number, values)
+
+            with pytest.raises(ConnectionResetError):
+                run(job.payload, report)
+        return Execution((), interrupted=True, workers=2, wall=1.0, busy=1.0)
+
+    monkeypatch.setattr(sweep_room, "execute", two_at_once)
+    with pytest.raises(Interrupted):
+        sweep(small(*changes))
+
+    second = workplace / "sweeps" / "digits-wgan" / "trials" / "0001" / CHECKPOINT
+    there: list[bool] = []
+
+    def watched(source: Source, *arguments: Any, **options: Any) -> Execution:
+        end = source.ended
+
+        def ended(number: int, how: End) -> None:
+            end(number, how)
+            there.append(second.exists())
+
+        monkeypatch.setattr(source, "ended", ended)
+        return one_by_one(source, *arguments, **options)
+
+    monkeypatch.setattr(sweep_room, "execute", watched)
+    again = sweep(small(*changes))
+    assert there == [True, False]
+    assert [(t.values, t.intermediate, t.value) for t in again] == [(t.values, t.intermediate, t.value) for t in whole]
 
 
 def reports(trial: Pipeline, seeds: int, folder: Path) -> Iterator[Report]:

@@ -40,7 +40,7 @@ def start(*, cpus: int | None = None, log: Path) -> None:
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
         except ConnectionError as error:
             raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: {_line(error)}") from None
-        except RuntimeError as error:
+        except Exception as error:  # a bare one, if a process of its own dies while it starts
             raise SaddleError(f"Ray did not start: {_line(error)}; see {log}") from error
 
 

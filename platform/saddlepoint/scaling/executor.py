@@ -23,9 +23,10 @@ import ray
 from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 
-from saddlepoint.errors import UserError
+from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.scaling.cluster import redirect
 from saddlepoint.scaling.jobs import End, Execution, Job, Report, Resources, Source
+from saddlepoint.scaling.watch import died, verdict
 
 
 def execute(
@@ -228,6 +229,8 @@ class _Ending(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+        if (name := died(patience=1.0)) is not None and self._desk.failure is None:
+            self._desk.failure = SaddleError(verdict(name))  # it was not the job that ended
         self._desk.end(trial.trial_id, _as_end(error, self._log))
 
 

@@ -195,6 +195,13 @@ class Ledger:
             for key, value in attrs.items():
                 self._study._storage.set_trial_user_attr(live.id, key, value)
 
+    def settle(self) -> list[int]:
+        """Ends the trials that an earlier life told by halves; gives their numbers."""
+        with self._storing():
+            halves = [t.number for t in self._trials() if t.state == TrialState.RUNNING and TOLD in t.user_attrs]
+            self._unfinished = self._recover() if self._unfinished is None else self._unfinished
+            return halves
+
     def trials(self) -> list[TrialRecord]:
         """All trials, by number."""
         with self._storing():

@@ -11,7 +11,7 @@ from pathlib import Path
 import requests
 from mlflow.exceptions import MlflowException
 
-from .delivery import Delivery
+from .delivery import Delivery, Undeliverable
 from .spool import Event, Spool
 
 EVENTS = 500  # in one batch; between two batches the cursor moves
@@ -125,6 +125,8 @@ class Sender(threading.Thread):
                 middle = len(events) // 2
                 self._deliver(events[:middle])
                 self._deliver(events[middle:])
+            elif isinstance(error, Undeliverable):
+                self._put_aside(events[0], error)
             else:
                 self._once_more(events[0])
 

@@ -8,6 +8,7 @@ in MLflow has neither a hole nor a double point.
 import math
 import re
 import shutil
+import sys
 import threading
 import time
 import uuid
@@ -22,9 +23,10 @@ from ..files import write_bytes, write_text
 from .delivery import Delivery
 from .sender import Sender
 from .spool import Event, Spool
-from .store import connect, database, experiment_id, explained, resolve
+from .store import connect, database, experiment_id, explained, redacted, resolve
 
 Status = Literal["FINISHED", "KILLED", "FAILED"]
+IN_TROUBLE = 5.0  # seconds that a command waits at its end for a store that does not answer
 
 
 @dataclass
@@ -90,6 +92,11 @@ class Tracker:
         if new:
             self._append("log", key, step=int(step), metrics=new)
 
+    def fill(self, key: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Points that the history lacks, also in its midst: for a repair, which has looked."""
+        self._known(key)
+        self._append("log", key, step=int(step), metrics={name: _number(value) for name, value in metrics.items()})
+
     def picture(self, key: str, name: str, step: int, png: bytes) -> None:
         """For the UI's image grid, which lays pictures of one name and step side by side over runs."""
         if step > self._known(key).pictures.get(name, -1):
@@ -121,6 +128,10 @@ class Tracker:
         run = self._runs.get(key)
         return max(run.last.values(), default=-1) if run else -1
 
+    def knows(self, key: str) -> bool:
+        """Whether the run was ever started."""
+        return key in self._runs
+
     def unfinished(self) -> list[str]:
         """Keys of the runs that were started and not finished since, in the order of their start."""
         return [key for key, run in self._runs.items() if run.status == "RUNNING"]
@@ -135,8 +146,18 @@ class Tracker:
         return self._sender.drain(timeout)
 
     def close(self, timeout: float | None = 30.0) -> bool:
-        """Drains, then stops. What has not arrived stays in the folder for the next Tracker on it."""
+        """Drains, then stops. What has not arrived stays in the folder for the next Tracker on it, as is then said in a
+        line on stderr. A store in trouble is waited for five seconds at most."""
+        if self.trouble is not None:
+            timeout = min(timeout or IN_TROUBLE, IN_TROUBLE)
         done = self.drain(timeout)
+        if not done:
+            why = f": {self.trouble[:200]}" if self.trouble else ""
+            print(
+                f"saddle: tracking waits in {self._spool.path.parent} for {redacted(self.uri)}, and nothing is lost: "
+                f"the same command sends it, or `saddle reconcile`{why}",
+                file=sys.stderr,
+            )
         self._sender.stop(timeout=1.0)
         return done
 
@@ -153,6 +174,7 @@ class Tracker:
         self._delivery = Delivery(folder, self.uri, experiment, self.sweep)
         if self._delivery.moved and self._spool.sent:
             self._spool.advance(0)
+        self.inherited = sum(1 for _ in self._spool.events(self._spool.sent))  # events that had not arrived before
         for event in self._spool.events():
             self._apply(event)
         self._clean(folder)
@@ -180,7 +202,8 @@ class Tracker:
             case "finish":
                 run.status = event["status"]
             case "log":
-                run.last.update(dict.fromkeys(event["metrics"], event["step"]))
+                for name in event["metrics"]:
+                    run.last[name] = max(event["step"], run.last.get(name, -1))
             case "picture":
                 run.pictures[event["name"]] = event["step"]
 

@@ -55,6 +55,8 @@ class Disk:
     def __init__(self, parent: Path, cap: float | None, need: int) -> None:
         self.parent, self.cap, self.need = parent, cap, need
         sweep_up(parent)
+        for half in [path for path in parent.rglob(".*") if path.is_file()]:  # of a file that was being replaced
+            half.unlink(missing_ok=True)
 
     def folder(self, number: int) -> Path:
         return self.parent / f"{number:04d}"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..metrics.catalogue import METRICS
 from ..scaling import cluster
 from ..scaling.executor import execute
 from ..scaling.jobs import Resources
+from ..scaling.watch import watching
 from ..search.ledger import Ledger
 from ..search.records import TrialRecord
 from ..spec import Pipeline, SearchSpec
@@ -81,9 +83,10 @@ class Sweep:
             budget=budget,
             keep=keep,
         )
+        trials.clear_leftovers()
         needs = self.pipeline.resources
         try:
-            with self.view(trials):
+            with self.view(trials), watching(partial(self._rest, trials)):
                 execution = execute(
                     trials,
                     work,
@@ -100,6 +103,12 @@ class Sweep:
             trials.abandon()
             raise Interrupted(f"stopped; the same command goes on, or: saddle sweep --resume {self.folder.name}")
         return trials
+
+    def _rest(self, trials: Trials) -> None:
+        """Ray has died, and this process with it: the runs are at rest until the same command goes on."""
+        trials.abandon()
+        self.tracker.finish("sweep", "KILLED")
+        self.tracker.drain(5.0)
 
     def _disk(self, kind: str) -> Disk:
         cap = self.search.disk_gb

@@ -85,6 +85,18 @@ class Trials:
         self._orders: dict[int, Order] = {}
         self._again: deque[tuple[int, float]] = deque()  # trials to give out once more, with their crowd
         self._ends: dict[int, tuple[Outcome, Mapping[str, float] | None, str | None]] = {}
+        self._waiting = {trial.number for trial in ledger.trials() if trial.state == "running"}  # from an earlier life
+
+    def clear_leftovers(self) -> None:
+        """What a command that was killed did not come to remove: of trials that have ended, and of kept ones that are
+        among the best no more."""
+        held = self.held
+        for trial in self.ledger.trials():
+            ended = trial.state not in ("waiting", "running") and trial.number not in held
+            if ended and self.disk.folder(trial.number).exists():
+                self.disk.end(trial.number, complete=trial.state == Outcome.COMPLETE)
+        if self.keep is not None:
+            self.disk.keep(self.kept, self.live | self._waiting | held)
 
     def key(self, number: int) -> str:
         return f"{self.kind}-{number:04d}"
@@ -214,6 +226,7 @@ class Trials:
         self.ledger.tell(number, outcome, scores, reason=reason or None)
         row = self.rows[number]
         row.state, row.reason = outcome.value, reason
+        self._waiting.discard(number)
         if scores is not None:
             row.objective = scores[self.objective.metric.name]
         if self.keep is not None and scores is not None:
@@ -228,7 +241,7 @@ class Trials:
         """Takes from the disk what a trial that has ended does not need any more."""
         self.disk.end(number, complete=complete)
         if self.keep is not None and complete:
-            self.disk.keep(self.kept, self.live)
+            self.disk.keep(self.kept, self.live | self._waiting)
 
     def abandon(self) -> None:
         """The command stops before its trials have ended: their runs are at rest until it goes on."""

@@ -1,0 +1,58 @@
+"""Ray's head, watched: a driver whose local Ray has died would wait for it for minutes, or break anywhere.
+
+Without the raylet Tune takes the loss of every worker for an error of its job; without the control store (GCS) it
+hangs for a minute, until Ray ends the driver with a C++ stack trace. Both are told here within a second.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import ray
+
+HEAD = {"gcs_server": "Ray's head process (gcs_server)", "raylet": "Ray's node process (raylet)"}
+EVERY = 0.25  # seconds between two looks
+
+
+def died(patience: float = 0.0) -> str | None:
+    """Which process of the local Ray is dead; None if all live, or if Ray runs elsewhere.
+
+    patience: seconds to look again for. A process that dies closes its sockets before its parent can know of it.
+    """
+    until = time.monotonic() + patience
+    while True:
+        node = ray._private.worker._global_node
+        gone = {kind for kind, _ in node.dead_processes()} if node is not None else set()
+        found = next((name for kind, name in HEAD.items() if kind in gone), None)
+        if found or time.monotonic() >= until:
+            return found
+        time.sleep(0.02)
+
+
+def verdict(name: str) -> str:
+    return f"{name} died; everything is on disk, and the same command goes on"
+
+
+@contextmanager
+def watching(at_rest: Callable[[], None]) -> Iterator[None]:
+    """While it holds, the death of the local Ray ends this process: `at_rest` is called from another thread, then
+    comes one line on stderr, and exit code 1. No exception could reach a main thread that waits inside of Ray."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(EVERY):
+            if (name := died()) is not None and not over.is_set():
+                with suppress(Exception):
+                    at_rest()
+                os.write(2, f"saddle: {verdict(name)}\n".encode())
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, name="saddlepoint-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
