@@ -20,7 +20,8 @@ ABOUT = """898 samples against the 899 digits that no game has seen, on the feat
 compare only within this table. 1-NN accuracy is ideal at 0.5. Class accuracy: how often a classifier that
 was trained on the held-out digits alone finds the class that was asked for; above the floor means samples
 easier than real ones, so read it beside recall. Defaults: those published, DCGAN's and WGAN's, for as
-many rounds as the swept values: those in the pipeline's file, which its sweep found. A plain loop: PyTorch only, one to three seeds, a classifier of the same recipe."""
+many rounds as the swept values: those in the pipeline's file, which its sweep found. A
+plain loop: PyTorch only, one to three seeds, a classifier of the same recipe."""
 
 
 def table(workers: Workers) -> Table:
