@@ -36,9 +36,7 @@ def test_pieces_are_the_whole(toy: Toy, toy_setup: Setup, tmp_path: Path) -> Non
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
 
 
-def test_a_piece_that_was_cut_short_goes_on_from_its_own_checkpoint(
-    toy: Toy, toy_setup: Setup, tmp_path: Path
-) -> None:
+def test_a_piece_that_was_cut_short_goes_on_from_its_own_checkpoint(toy: Toy, toy_setup: Setup, tmp_path: Path) -> None:
     list(train(toy(), seed=0, folder=tmp_path / "a", shared=toy_setup, until=4))
     whole = [told(r) for r in train(toy(), seed=0, folder=tmp_path / "b", shared=toy_setup, inherit=tmp_path / "a")]
     piece = train(toy(), seed=0, folder=tmp_path / "c", shared=toy_setup, inherit=tmp_path / "a")

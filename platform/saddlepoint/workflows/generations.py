@@ -47,7 +47,6 @@ class Generations(Trials):
         if cap is not None and cap < need:
             raise UserError(f"search.disk_gb: {cap / 1e9:g} GB do not hold a population of {population.spec.members} "
                             f"members, whose checkpoints take up to {need / 1e9:.2g} GB; give it more")  # fmt: skip
-        self._clean()
 
     @property
     def held(self) -> set[int]:
@@ -77,17 +76,7 @@ class Generations(Trials):
         return replace(order, until=end, inherit=str(self.folder.trial(self.kind, piece.parent))), tags
 
     def _tidy(self, number: int, *, complete: bool) -> None:
-        self._clean()
-
-    def _clean(self) -> None:
-        """Nobody goes on from what is not held: of that only the best keep something, and that without checkpoint."""
-        trials = self.ledger.trials()
-        held = self.population.held(trials)
-        going = {number for number, piece in self.population.pieces(trials).items() if not piece.ended}
-        for number in self.kept:
-            if number not in held:
-                self.disk.end(number, complete=True)
-        self.disk.keep([*self.kept, *held], going)
+        self.clear_leftovers()  # its end may have been the last that its parent was held for
 
 
 class Replays(Trials):
