@@ -56,9 +56,22 @@ def trials_table(rows: Sequence[Row | TrialRecord], metric: str, title: str | No
             str(reached),
             "" if seen is None else number(seen),
             *(number(row.values.get(name, "")) for name in names),
-            "" if row.state == "complete" else (row.reason or ""),
+            _why(row),
         )
     return table
+
+
+def _why(row: Row | TrialRecord) -> str:
+    """What a person wants to know beside the state: why it ended early, and what it survived."""
+    notes = row.attrs if isinstance(row, TrialRecord) else row.notes
+    said = [] if row.state == "complete" or not row.reason else [row.reason]
+    if isinstance(row, TrialRecord) and row.state == "complete" and not row.feasible:
+        said.append("violates a bound")
+    if lost := notes.get("lost"):
+        said.append(f"lost its worker {lost} times" if lost > 1 else "lost its worker once")
+    if "memory" in notes and row.state != "out of memory":
+        said.append("ran out of memory once")
+    return "; ".join(said)
 
 
 @contextmanager

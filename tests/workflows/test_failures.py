@@ -150,7 +150,11 @@ def losing(at: dict[int, int]) -> Callable[..., Execution]:
 
 
 def test_a_lost_worker_costs_nothing_but_the_rounds_since_its_checkpoint(
-    workplace: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+    workplace: Path,
+    small: Small,
+    saddle: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     change = ("search.trials=2", "search.pruner=none", "search.sampler=random")
     whole = sweep(small("name=whole", *change))
@@ -160,6 +164,9 @@ def test_a_lost_worker_costs_nothing_but_the_rounds_since_its_checkpoint(
     for before, after in zip(whole, broken, strict=True):
         assert (after.state, after.value, after.intermediate) == (before.state, before.value, before.intermediate)
         assert after.attrs["lost"] == 1
+    capsys.readouterr()
+    assert saddle("show", "broken") == 0
+    assert capsys.readouterr().out.count("lost its worker once") == 2
     parent = next(run for run in sweeps(None) if run.name == "broken")
     for run in children(None, parent.sweep):
         assert run.status == "FINISHED"
