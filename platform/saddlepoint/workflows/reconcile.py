@@ -22,6 +22,7 @@ from ..training.setup import setup
 from ..training.state import CHECKPOINT
 from .disk import remove, sweep_up
 from .folder import ROOT, Folder
+from .generations import population_of
 from .provenance import run_tags
 from .sweep import Sweep, begin_parent, open_ledger, searched, unseen
 from .train import log_report
@@ -117,8 +118,10 @@ def _agree(folder: Folder, pipeline: Pipeline, store: Store) -> Iterator[str]:
         for trial in ledger.trials()
         if trial.state not in ("waiting", Outcome.DUPLICATE)  # which never had a run
     }
+    population = population_of(pipeline)
+    held = population.held(ledgers["trial"].trials()) if population else set()
     for key, trial in trials.items():
-        if trial.state != "running":
+        if trial.state != "running" and not (_kind(key) == "trial" and trial.number in held):
             yield from _clear(folder.trial(_kind(key), trial.number), key, complete=trial.state == Outcome.COMPLETE)
     if trials:
         yield from _tell(folder, pipeline, ledgers["trial"], trials, store)
