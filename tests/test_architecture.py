@@ -20,7 +20,7 @@ FLOORS = (
     ("errors", "files", "randomness"),
     ("imports", "validation"),
     ("games", "networks", "data", "metrics"),
-    ("space", "generator"),
+    ("space", "spec_objective", "generator"),
     ("spec",),
     ("training",),
     ("tracking", "search", "scaling"),

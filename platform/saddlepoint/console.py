@@ -170,6 +170,7 @@ def plan_table(plan: Plan) -> Table:
         ("weights", weights),
         ("structures", f"{others} more in the search space, each built and played" if others else "one"),
         ("sweep", f"{plan.trials} trials of {plan.rounds} rounds, {plan.at_once} at once on {plan.device}"),
+        *([("population", f"{plan.members} members, {plan.generations} generations")] if plan.members else []),
         *([("rungs", f"{rungs}; about {plan.expected_rounds:,} rounds in all")] if rungs else []),
         ("confirm", f"{plan.retrainings} retrainings at full length"),
         ("a round", f"{plan.round_milliseconds:.2f} ms; an evaluation {plan.evaluation_seconds:.2f} s"),

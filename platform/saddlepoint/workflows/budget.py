@@ -3,6 +3,7 @@
 import time
 
 from ..search.ledger import Ledger
+from ..search.population import BEGINS
 from ..spec import BudgetSpec
 
 CLOCK = "seconds"  # the ledger's note of how long commands have worked on the search
@@ -14,7 +15,8 @@ class Budget:
     def __init__(self, spec: BudgetSpec, ledger: Ledger, gpus: float) -> None:
         trials = ledger.trials()
         self.spec, self.gpus = spec, gpus
-        self.rounds = sum(max(trial.intermediate, default=0) for trial in trials)
+        reached = ((trial, max(trial.intermediate)) for trial in trials if trial.intermediate)
+        self.rounds = sum(last - trial.attrs.get(BEGINS, 0) for trial, last in reached)  # of a population: its pieces
         self.seconds = sum(float(trial.attrs.get("seconds", 0.0)) for trial in trials)  # of training
         self._ledger = ledger
         self._before = float(ledger.get(CLOCK, 0.0))

@@ -39,7 +39,8 @@ def model_card(
         run_id: of its training in the tracking store.
 
     Keys:
-        pipeline: the whole training, seed included: `Pipeline.parse` reads it back.
+        pipeline: the whole training, seed included: `Pipeline.parse` reads it back; of a schedule its last piece.
+        schedule: of a population, the round at which each piece of the training ends, and its values; otherwise [].
         generator, configuration: scores of these weights over draws, of the configuration over seeds, each as mean,
             standard deviation and interval.
         machine: where it was registered; on a cluster, the workers' may be another.
@@ -52,6 +53,7 @@ def model_card(
         "run": {"key": winner.keys[place], "run_id": run_id},
         "weights": weights_hash(winner.folders[place]),
         "values": winner.values,
+        "schedule": winner.schedule,
         "pipeline": pipeline.content(),
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
         "protocol": sweep.shared.scorer.protocol,
@@ -119,7 +121,8 @@ def markdown(card: Mapping[str, Any], verdict: str) -> str:
         f"n = {protocol['samples']} samples a draw, against held-out data."
         + (f" Bounds: {', '.join(card['bounds'])}." if card["bounds"] else ""),
         "",
-        f"- **Values**: {', '.join(f'{name} = {value}' for name, value in card['values'].items())}",
+        *(f"- **Values until round {until}**: {_listed(values)}" for until, values in card["schedule"][:-1]),
+        f"- **Values**: {_listed(card['values'])}",
         f"- **Training**: {card['sweep']['name']}, {card['run']['key']}, seed {card['pipeline']['seed']}; "
         "`saddle reproduce` repeats it",
         f"- **Data**: {card['data']['name']}, fingerprint `{card['data']['fingerprint']}`",
@@ -130,6 +133,10 @@ def markdown(card: Mapping[str, Any], verdict: str) -> str:
         f"- **Weights**: sha256 `{card['weights']}`",
     ]
     return "\n".join(lines)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in values.items())
 
 
 def _plain(scores: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:

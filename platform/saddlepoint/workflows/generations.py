@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import UserError
-from ..search.population import Population
-from ..search.records import Suggestion
+from ..search.population import Piece, Population
+from ..search.records import Suggestion, TrialRecord
 from ..spec import Pipeline
 from .trial import Order
 from .trials import Row, Trials
@@ -28,6 +28,17 @@ def population_of(pipeline: Pipeline) -> Population | None:
         rounds=pipeline.training.rounds,
         seed=pipeline.seed,
     )
+
+
+def piece_tags(piece: Piece) -> dict[str, str]:
+    """What the run of a piece bears beside the tags of any trial."""
+    tags = {"saddle.member": str(piece.member), "saddle.generation": str(piece.generation)}
+    return tags if piece.parent is None else tags | {"saddle.parent_trial": str(piece.parent)}
+
+
+def schedule_tags(trial: TrialRecord) -> dict[str, str]:
+    """The same of a retraining."""
+    return {"saddle.schedule": json.dumps(trial.attrs[SCHEDULE])} if SCHEDULE in trial.attrs else {}
 
 
 class Generations(Trials):
@@ -68,12 +79,11 @@ class Generations(Trials):
         pieces = self.population.pieces(self.ledger.trials())
         piece = pieces[row.number]
         row.round, end = self.population.span(piece.generation)
-        tags = {"saddle.member": str(piece.member), "saddle.generation": str(piece.generation)}
         if piece.parent is None:
-            return replace(order, until=end), tags
+            return replace(order, until=end), piece_tags(piece)
         row.inherited = pieces[piece.parent].trial.attrs[LINE]
-        tags["saddle.parent_trial"] = str(piece.parent)
-        return replace(order, until=end, inherit=str(self.folder.trial(self.kind, piece.parent))), tags
+        inherit = self.folder.trial(self.kind, piece.parent)
+        return replace(order, until=end, inherit=str(inherit)), piece_tags(piece)
 
     def _tidy(self, number: int, *, complete: bool) -> None:
         self.clear_leftovers()  # its end may have been the last that its parent was held for
@@ -83,8 +93,7 @@ class Replays(Trials):
     """The retrainings of a confirmation: that of a schedule plays its pieces one after another."""
 
     def _placed(self, row: Row, order: Order) -> tuple[Order, dict[str, str]]:
-        schedule = self.ledger.trials()[row.number].attrs.get(SCHEDULE)
-        if schedule is None:
-            return order, {}
-        before = tuple((until, self.pipeline.with_values(values).content()) for until, values in schedule[:-1])
-        return replace(order, before=before), {"saddle.schedule": json.dumps(schedule)}
+        trial = self.ledger.trials()[row.number]
+        earlier = trial.attrs.get(SCHEDULE, [])[:-1]
+        before = tuple((until, self.pipeline.with_values(values).content()) for until, values in earlier)
+        return replace(order, before=before), schedule_tags(trial)

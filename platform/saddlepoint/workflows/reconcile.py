@@ -22,7 +22,7 @@ from ..training.setup import setup
 from ..training.state import CHECKPOINT
 from .disk import remove, sweep_up
 from .folder import ROOT, Folder
-from .generations import population_of
+from .generations import piece_tags, population_of, schedule_tags
 from .provenance import run_tags
 from .sweep import Sweep, begin_parent, open_ledger, searched, unseen
 from .train import log_report
@@ -215,7 +215,9 @@ class Teller:
 
     def _begin(self, key: str, trial: TrialRecord) -> None:
         own = self.pipeline.with_values(trial.values).model_copy(update={"seed": trial.seed})
-        tags = {"saddle.kind": _kind(key), "saddle.trial": str(trial.number), **self.tags}
+        tags = {"saddle.kind": _kind(key), "saddle.trial": str(trial.number), **schedule_tags(trial), **self.tags}
+        if _kind(key) == "trial" and (population := population_of(self.pipeline)) is not None:
+            tags |= piece_tags(population.pieces(self.ledger.trials())[trial.number])
         self.tracker.start_run(key, name=key, parent="sweep", params=own.parameters(), tags=tags)
 
     def _points(self, key: str, trial: TrialRecord, stored: Stored) -> int:
@@ -231,6 +233,6 @@ class Teller:
         final = trial.attrs.get("final", {}) if trial.state == Outcome.COMPLETE else {}
         if not final or any(stored.steps.get(f"final/{metric}") for metric in trial.scores):
             return len(holes)
-        end = self.pipeline.training.rounds
+        end = max(trial.intermediate, default=self.pipeline.training.rounds)  # of a population's piece: its own end
         log_report(self.tracker, key, Report(end, final, [], best_round=trial.attrs["best_round"], final=True))
         return len(holes) + len(final)

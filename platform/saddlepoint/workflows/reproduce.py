@@ -11,12 +11,12 @@ from .. import __version__
 from ..errors import SaddleError, UserError
 from ..generator import load_generator
 from ..tracking import registry
-from ..training.loop import train
 from ..training.sentinel import Diverged
 from ..training.setup import Setup, setup
 from .card import machine, pipeline_of, read_card
 from .evidence import Scores, drawn, judged, means
 from .train import Progress
+from .trial import Order, replay
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def reproduce(
     if folder is not None and folder.resolve() == package.resolve():
         raise UserError(f"--out: {str(folder)!r} is the model itself; train in another folder")
     card, recorded = read_card(package), registry.weights_hash(package)
-    pipeline = pipeline_of(card)
+    pipeline, schedule = pipeline_of(card), card.get("schedule", [])
+    before = tuple((until, pipeline.with_values(values).content()) for until, values in schedule[:-1])
     shared = setup(pipeline)
     found = differences(card, shared)
     if card["weights"] != recorded:
@@ -64,7 +65,7 @@ def reproduce(
     with _place(folder) as at:
         try:
             with progress(pipeline) as advance:
-                for report in train(pipeline, seed=pipeline.seed, folder=at, shared=shared):
+                for report in replay(Order(pipeline.content(), pipeline.seed, str(at), before=before)):
                     advance(report)
         except Diverged as error:
             raise SaddleError(f"the training diverged here, and did not there: {error}") from error

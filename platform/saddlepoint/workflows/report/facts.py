@@ -11,6 +11,7 @@ from ...metrics.catalogue import Metric
 from ...metrics.objective import Objective
 from ...search.importance import places
 from ...search.ink import STATES, last_seen, number
+from ...search.population import BEGINS
 from ...search.pruners import rungs
 from ...search.records import Outcome, TrialRecord
 from ...spec import Pipeline, SearchSpec
@@ -112,15 +113,15 @@ def decisions(pipeline: Pipeline, search: SearchSpec) -> list[int]:
 
 
 def reached(record: TrialRecord, rounds: int) -> int:
-    """The rounds that it has played, as far as was reported; `rounds`: of a complete one."""
-    return rounds if record.state == Outcome.COMPLETE else max(record.intermediate, default=0)
+    """The round that it has come to, as far as was reported; `rounds`: of a complete one that reported none."""
+    return max(record.intermediate, default=rounds if record.state == Outcome.COMPLETE else 0)
 
 
 def effort(records: Sequence[TrialRecord], rounds: int, rungs: Sequence[int]) -> Effort:
     came = [reached(record, rounds) for record in records]
     stopped = [reached(record, rounds) for record in records if record.state == Outcome.PRUNED]
     return Effort(
-        spent=sum(came),
+        spent=sum(at - record.attrs.get(BEGINS, 0) for at, record in zip(came, records, strict=True)),
         saved=sum(max(0, rounds - at) for at in stopped),
         rungs=[
             Rung(rung, sum(at >= rung for at in came), sum(rung <= at < following for at in stopped))
