@@ -51,7 +51,6 @@ def test_overrides_by_path() -> None:
         "digits-wgan",
         [
             "training.rounds=30",
-            "search.min_rounds=10",
             "game.structure.n_critic=2",
             "game.hyperparameters.clip=3e-2",
             "networks.generator.widths=[8, 9]",

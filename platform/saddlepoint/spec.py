@@ -188,9 +188,6 @@ class Pipeline(Strict):
             networks.find(network.factory, f"networks.{name}")
         self.objective.check()
         if self.search is not None:
-            first, rounds = self.search.min_rounds, self.training.rounds
-            if first is not None and first > rounds:
-                raise UserError(f"search.min_rounds: {first} should be at most training.rounds, {rounds}")
             self._reachable(self.search.space)
             if self.search.population is not None:
                 return self._peopled(self.search, self.search.population)

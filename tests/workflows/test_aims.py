@@ -77,10 +77,15 @@ def test_two_metrics_seek_a_front_and_confirm_along_it(workplace: Path, small: S
         ("objective.constraints={class_share: {at_least: 0}}", r"one number for each class"),
         ("search.budget={hour: 1}", r"search\.budget: 'hour' is not known; did you mean 'hours'\?"),
         ("search.budget.hours=0", r"search\.budget\.hours: 0 should be greater than 0"),
-        ("search.min_rounds=13", r"search\.min_rounds: 13 should be at most training\.rounds, 12"),
+        ("search.min_rounds=13", r"search\.min_rounds: 13 should lie within 1 to the rounds of a trial, 12"),
+        (["objective.second=recall", "search.pruner=median"], r"search\.pruner: 'median' compares by one metric"),
+        (["objective.second=recall", "search.sampler=cmaes"], r"search\.sampler: 'cmaes'"),
     ],
 )
-def test_a_wrong_aim_is_one_line_and_leaves_nothing(change: str, words: str, workplace: Path, small: Small) -> None:
+def test_a_wrong_aim_is_one_line_and_leaves_nothing(
+    change: str | list[str], words: str, workplace: Path, small: Small
+) -> None:
+    changes = [change] if isinstance(change, str) else change
     with pytest.raises(UserError, match=words):
-        sweep(small(change))
+        sweep(small(*changes))
     assert list(workplace.iterdir()) == []

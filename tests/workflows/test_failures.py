@@ -93,7 +93,7 @@ def test_out_of_memory_is_tried_once_more_with_fewer_beside_it_and_then_infeasib
 def test_the_same_bug_in_a_row_stops_the_sweep_which_goes_on_after_the_repair(
     workplace: Path, small: Small, net: Callable[[str, str], str]
 ) -> None:
-    change = net("moody_nets", BROKEN.format(broken=True, words="not today"))
+    change = net("broken_nets", BROKEN.format(broken=True, words="not today"))
     with pytest.raises(SaddleError, match="3 trials in a row failed with the same error: ValueError: not today"):
         sweep(small("search.trials=8", change))
     [parent] = sweeps(None)
@@ -103,7 +103,7 @@ def test_the_same_bug_in_a_row_stops_the_sweep_which_goes_on_after_the_repair(
     assert {run.tags["saddle.reason"] for run in runs.values()} == {"ValueError: not today"}
     assert len(list(workplace.glob("mlruns/**/traceback.txt"))) == 3
 
-    net("moody_nets", BROKEN.format(broken=False, words="never"))  # the repair
+    net("broken_nets", BROKEN.format(broken=False, words="never"))  # the repair
     trials = sweep(small("search.trials=5", change))
     assert [trial.state == "failed" for trial in trials] == [True] * 3 + [False] * 2
     [parent] = sweeps(None)

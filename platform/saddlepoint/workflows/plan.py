@@ -23,6 +23,7 @@ from .disk import size
 from .footprint import save_all
 from .memory import free_megabytes, peak_megabytes
 from .structures import structures
+from .sweep import searched
 
 WARM, TIMED = 3, 20  # rounds, at most: first steps allocate, and are not what a round costs
 ENOUGH = 5.0  # seconds of timing: large networks on a CPU take their time
@@ -75,7 +76,7 @@ def plan(pipeline: Pipeline) -> Plan:
     """Raises UserError for whatever would stop the sweep; leaves nothing behind."""
     shared = setup(pipeline)
     torch.set_num_threads(pipeline.resources.cpus)
-    spec, search = pipeline.training, pipeline.search
+    spec, search = pipeline.training, searched(pipeline) if pipeline.search else None
     evaluation, generator = 0.0, 0.0
     built: list[Built] = []
     for values, trial in structures(pipeline):

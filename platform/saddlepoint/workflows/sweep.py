@@ -14,7 +14,9 @@ from ..scaling.executor import execute
 from ..scaling.jobs import Resources
 from ..scaling.watch import watching
 from ..search.ledger import Ledger
+from ..search.pruners import make_pruner
 from ..search.records import TrialRecord
+from ..search.samplers import check_sampler
 from ..spec import Pipeline, SearchSpec
 from ..tracking.tracker import Tracker
 from ..training.setup import Setup, setup
@@ -117,9 +119,15 @@ class Sweep:
 
 
 def searched(pipeline: Pipeline) -> SearchSpec:
-    if pipeline.search is None:
+    """What is searched; raises UserError if that is nothing, or if sampler or pruner cannot serve it."""
+    search, objective = pipeline.search, pipeline.objective.built()
+    if search is None:
         raise UserError(f"search: is missing in the pipeline {pipeline.name!r}; a sweep needs search.space")
-    return pipeline.search
+    check_sampler(search.sampler, objective)
+    make_pruner(
+        search.pruner, objective=objective, rounds=pipeline.training.rounds, first=search.min_rounds, eta=search.eta
+    )
+    return search
 
 
 def open_ledger(pipeline: Pipeline, folder: Folder, study: str | None = None, **changes: Any) -> Ledger:
@@ -150,7 +158,7 @@ def opened(
     extend: a sweep that was begun with another search space, or fewer rounds a trial, goes on with these; its best
     `top` configurations are then trained for as long as the new ones.
     """
-    extend = extend and searched(pipeline).population is None  # whose decisions depend on its space and its rounds
+    extend = searched(pipeline).population is None and extend  # whose decisions depend on its space and its rounds
     shared = setup(pipeline)
     folder = Folder.of(pipeline, root)
     for values, trial in structures(pipeline):  # built here once, in memory, so that no worker finds out first
