@@ -20,7 +20,7 @@ FLOORS = (
     ("errors", "files", "randomness"),
     ("imports", "validation"),
     ("games", "networks", "data", "metrics"),
-    ("space", "spec_objective", "generator"),
+    ("space", "spec_objective", "spec_resources", "generator"),
     ("spec",),
     ("training",),
     ("tracking", "search", "scaling"),

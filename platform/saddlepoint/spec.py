@@ -23,6 +23,7 @@ from . import games, networks
 from .errors import UserError, unknown
 from .space import Space
 from .spec_objective import ObjectiveSpec
+from .spec_resources import BudgetSpec, ResourcesSpec
 from .validation import Strict, checked, parse_yaml, read_yaml, wrong
 
 Count = Annotated[int, Field(ge=1)]
@@ -81,15 +82,10 @@ class TrainingSpec(Strict):
     log_every: Count = 25
     checkpoint_every: Count | None = None  # rounds; as often as it evaluates if not given
     device: Annotated[str, AfterValidator(_device)] = "auto"
-
-
-class BudgetSpec(Strict):
-    """What a sweep may spend, over all its lives. What is reached first ends it: no new trial begins, and those that
-    run go to their end."""
-
-    rounds: Count | None = None  # of all trials together
-    hours: Annotated[float, Field(gt=0)] | None = None  # of work on it by the clock
-    gpu_hours: Annotated[float, Field(gt=0)] | None = None  # of trials, times their resources.gpus
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # what the four mean: training/speed.py
+    channels_last: bool = False
+    compile: Literal["none", "default", "cuda_graphs"] = "none"
+    accumulate: Count = 1  # parts in which a move's batch passes
 
 
 class PopulationSpec(Strict):
@@ -128,12 +124,6 @@ class ConfirmSpec(Strict):
 class PromoteSpec(Strict):
     model: Name
     alias: Name = "champion"
-
-
-class ResourcesSpec(Strict):
-    cpus: Count = 1  # of one trial; on the CPU also the number of torch's threads
-    gpus: Annotated[float, Field(ge=0)] = 0.0  # of one trial; a fraction lets several share a GPU
-    concurrency: Count | None = None  # trials at once, at most; as many as fit if not given
 
 
 FREE = {"trials", "ledger", "budget", "failures", "keep", "disk_gb"}  # of a search: may change while it goes on
@@ -187,6 +177,7 @@ class Pipeline(Strict):
                 raise unknown(f"networks.{name}", name, needed)
             networks.find(network.factory, f"networks.{name}")
         self.objective.check()
+        self.resources.check(self.training.batch_size, self.training.accumulate)
         if self.search is not None:
             self._reachable(self.search.space)
             if self.search.population is not None:

@@ -1,7 +1,7 @@
 """The plain way of running a game: the order of moves, what each sees, and that it is the textbook's loop."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -138,19 +138,6 @@ def test_the_projection_follows_every_step_of_its_player_only() -> None:
     recorder.round()
     assert [seen.weights["d"] for seen in recorder.seen] == [1.0, 0.125, -0.125]
     assert recorder.weights["g"] == 1 - RATE * 6
-
-
-def test_gradients_go_through_the_exchange() -> None:
-    calls = []
-
-    def doubled(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-        calls.append(len(gradients))
-        return [None if g is None else 2 * g for g in gradients]
-
-    recorder = Recorder(("D", "G"))
-    recorder.round(exchange=doubled)
-    assert calls == [1, 1]
-    assert recorder.weights == {"d": 1 - 2 * RATE * 1, "g": 1 - 2 * RATE * 2}
 
 
 def test_the_rate_scales_the_learning_rate_of_that_round_alone() -> None:

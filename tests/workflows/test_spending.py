@@ -17,7 +17,8 @@ from saddlepoint.networks.mlp import Critic
 from saddlepoint.randomness import derive
 from saddlepoint.scaling.jobs import End, Execution, Source
 from saddlepoint.search.ledger import Ledger
-from saddlepoint.spec import BudgetSpec, Pipeline
+from saddlepoint.spec import Pipeline
+from saddlepoint.spec_resources import BudgetSpec
 from saddlepoint.tracking.query import children, history, sweeps
 from saddlepoint.training.loop import Report, train
 from saddlepoint.training.setup import setup

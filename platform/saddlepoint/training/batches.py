@@ -12,6 +12,7 @@ from ..data.dataset import Stream
 from ..errors import UserError
 from ..games import Batch
 from ..randomness import stream
+from .team import ALONE, Team
 
 
 class Source(Protocol):
@@ -24,26 +25,32 @@ class Source(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def batches(dataset: Dataset, size: int, seed: int, device: torch.device, purpose: str = "batches") -> Source:
-    """Batches of the training half, of both domains if there are two. Raises UserError: a size above the data's."""
+def batches(
+    dataset: Dataset, size: int, seed: int, device: torch.device, purpose: str = "batches", team: Team = ALONE
+) -> Source:
+    """Batches of the training half, of both domains if there are two; of each, this member's rows.
+
+    Raises UserError: a size above the data's.
+    """
     own: Source
+    rows = team.rows(size)
     if dataset.stream is not None:
-        own = StreamedBatches(dataset.stream, size, stream(seed, purpose), device)
+        own = StreamedBatches(dataset.stream, size, stream(seed, purpose), device, rows)
     else:
         labels = dataset.train_labels
         y = None if labels is None else labels.to(device)
-        own = Batches(dataset.train.to(device), y, size, stream(seed, purpose))
+        own = Batches(dataset.train.to(device), y, size, stream(seed, purpose), rows)
     if dataset.target is None:
         return own
-    return Domains(own, batches(dataset.target, size, seed, device, "batches of the target"))
+    return Domains(own, batches(dataset.target, size, seed, device, "batches of the target", team))
 
 
 class Batches:
     """From data that lies on the device whole. x: (N, *X), y: (N,) or None."""
 
-    def __init__(self, x: Tensor, y: Tensor | None, size: int, rng: torch.Generator) -> None:
+    def __init__(self, x: Tensor, y: Tensor | None, size: int, rng: torch.Generator, rows: slice = slice(None)) -> None:
         _check(size, len(x))
-        self.x, self.y, self.size, self.rng = x, y, size, rng
+        self.x, self.y, self.size, self.rng, self.rows = x, y, size, rng, rows
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -54,7 +61,7 @@ class Batches:
     def __call__(self) -> Batch:
         if self.cursor + self.size > len(self.x):
             self._start_epoch()
-        index = self.order[self.cursor : self.cursor + self.size]
+        index = self.order[self.cursor : self.cursor + self.size][self.rows]
         self.cursor += self.size
         return Batch(self.x.index_select(0, index), None if self.y is None else self.y.index_select(0, index))
 
@@ -68,11 +75,13 @@ class Batches:
 
 
 class StreamedBatches:
-    """From data that is read as it goes by: only the piece at hand is in memory."""
+    """From data that is read as it goes by: only the piece at hand is in memory. Every member of a team reads all."""
 
-    def __init__(self, data: Stream, size: int, rng: torch.Generator, device: torch.device) -> None:
+    def __init__(
+        self, data: Stream, size: int, rng: torch.Generator, device: torch.device, rows: slice = slice(None)
+    ) -> None:
         _check(size, len(data))
-        self.data, self.size, self.rng, self.device = data, size, rng, device
+        self.data, self.size, self.rng, self.device, self.rows = data, size, rng, device, rows
         self._start_epoch()
 
     def _start_epoch(self, cursor: int = 0) -> None:
@@ -93,8 +102,8 @@ class StreamedBatches:
         samples, labels = _joined(self.x), _joined(self.y) if self.y else None
         self.x, self.y = [samples[self.size :]], [] if labels is None else [labels[self.size :]]
         self.cursor += self.size
-        y = None if labels is None else labels[: self.size].to(self.device)
-        return Batch(samples[: self.size].to(self.device), y)
+        y = None if labels is None else labels[: self.size][self.rows].to(self.device)
+        return Batch(samples[: self.size][self.rows].to(self.device), y)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "cursor": self.cursor}

@@ -19,8 +19,10 @@ from ..generator import load_generator, save_generator
 from ..metrics.catalogue import METRICS
 from ..spec import Pipeline
 from .look import look
+from .sentinel import Diverged
 from .setup import Setup, setup
 from .state import Trace, Training
+from .team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,12 @@ def train(
     shared: Setup | None = None,
     until: int | None = None,
     inherit: Path | None = None,
+    team: Team = ALONE,
 ) -> Iterator[Report]:
     """Plays all rounds, with a report at every evaluation and a last, final one.
+
+    team: each of its members makes this call. They give reports at the same rounds, all but the first of them empty
+    ones; only the first reads and writes the folder.
 
     until: the round at which it ends, checkpoint written, with the decay of the whole (population-based training plays
     a training in pieces). inherit: the folder of an earlier piece, maybe of another run, to begin from.
@@ -64,7 +70,8 @@ def train(
     shared = shared or setup(pipeline)
     torch.set_num_threads(pipeline.resources.cpus)
     start = time.perf_counter()
-    run = Training(pipeline, seed, folder, shared)
+    run = Training(pipeline, seed, folder, shared, team)
+    run.plain.speed.settle()
     run.load(inherit)
     spec = pipeline.training
     end = min(until or spec.rounds, spec.rounds)
@@ -86,6 +93,19 @@ def train(
 
 
 def _evaluate(run: Training) -> Report:
+    """By the first of the team; the others hear whether it goes on."""
+    report = verdict = None
+    if run.team.leads:
+        try:
+            report = _judge(run)
+        except Diverged as reason:
+            verdict = reason
+    if (verdict := run.team.tell(verdict)) is not None:
+        raise verdict
+    return report or _report(run, {}, {})
+
+
+def _judge(run: Training) -> Report:
     scorer = run.shared.scorer
     generator = run.generator
     subject = run.subject("score", generator)
@@ -99,6 +119,8 @@ def _evaluate(run: Training) -> Report:
 
 
 def _final(run: Training, start: float) -> Report:
+    if not run.team.leads:
+        return _report(run, {}, {}, final=True)
     best = load_generator(run.folder, run.shared.device)
     scorer = run.shared.scorer
     names = dict.fromkeys([*scorer.metrics, *run.objective.names])  # what is only scored where it is asked for, too

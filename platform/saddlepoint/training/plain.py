@@ -15,12 +15,8 @@ from ..errors import UserError
 from ..games import Batch, Game, Nets, Player
 from ..randomness import stream
 from .pool import ImagePool
-
-Exchange = Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]  # averages gradients over workers
-
-
-def alone(gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-    return gradients
+from .speed import PLAIN, Speed, flat, shaped
+from .team import ALONE, Team, parts_of
 
 
 def joined(weights: Sequence[Tensor]) -> nn.Parameter:
@@ -29,9 +25,9 @@ def joined(weights: Sequence[Tensor]) -> nn.Parameter:
     Equal bit for bit to a step of each weight by itself, for rules and projections that act elementwise, as
     those of the games do; a weight that a loss does not reach gets a gradient of zeros.
     """
-    whole = torch.cat([weight.detach().reshape(-1) for weight in weights])
+    whole = torch.cat([flat(weight.detach(), weight) for weight in weights])
     for weight, part in zip(weights, torch.split(whole, [weight.numel() for weight in weights]), strict=True):
-        weight.data = part.view_as(weight)
+        weight.data = shaped(part, weight)
     return nn.Parameter(whole)
 
 
@@ -43,14 +39,14 @@ class Plain:
         game: Game,
         networks: Mapping[str, nn.Module],
         hyperparameters: Any,
-        exchange: Exchange = alone,
         seed: int = 0,
+        team: Team = ALONE,
+        speed: Speed = PLAIN,
     ) -> None:
         self.game = game
-        self.networks = {name: networks[name] for name in game.networks}
-        self.h = hyperparameters
-        self.exchange = exchange
-        self.nets = Nets(self.networks)
+        self.networks = {name: speed.laid_out(networks[name]) for name in game.networks}
+        self.h, self.team, self.speed = hyperparameters, team, speed
+        self.nets = Nets({name: speed.called(network) for name, network in self.networks.items()})
         self.weights: dict[str, list[Tensor]] = {
             name: [w for net in player.owns for w in self.networks[net].parameters()]
             for name, player in game.players.items()
@@ -77,46 +73,68 @@ class Plain:
             raise UserError(f"game: the optimiser of the {name} does not take {settings}: {error}") from error
 
     def round(self, batch: Callable[[], Batch], noise: Callable[[], Any], rate: float = 1.0) -> dict[str, Tensor]:
-        """Plays one round; `rate` scales every learning rate (decay).
+        """Plays one round; `rate` scales every learning rate (decay). `batch` and `noise` give this member's rows.
 
         The logs are scalars, still on the device: `loss_<player>` and what the losses log, each from its
-        player's last move of the round.
+        player's last move of the round; in a team, the means over this member's rows.
         """
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[name] * rate
         logs: dict[str, Tensor] = {}
         for move in self.game.order:
+            self.speed.begin_move()
             seen, drawn = batch(), noise()
             gradients = {}
             for name in move:
-                player = self.game.players[name]
-                self._freeze_all_but(player.owns)
-                loss, extra = player.loss(self.nets, self._with_past(name, seen, drawn), drawn, self.h)
-                gradients[name] = self.exchange(torch.autograd.grad(loss, self.weights[name], allow_unused=True))
-                logs[f"loss_{name}"] = loss.detach()
-                logs.update({key: value.detach() for key, value in extra.items()})
+                self._freeze_all_but(self.game.players[name].owns)
+                gradients[name], said = self._gradient(name, self._with_past(name, seen, drawn), drawn)
+                logs.update(said)
             for name in move:
                 self._step(name, gradients[name])
         return logs
+
+    def _gradient(self, name: str, batch: Batch, noise: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of a player's loss on the whole team's batch, as one tensor; and what there is to log."""
+        player, parts, n = self.game.players[name], self.speed.accumulate, len(batch.x)
+        gradient: Tensor | None = None
+        logs: dict[str, Tensor] = {}
+        for share, drawn in zip(parts_of(batch, n, parts), parts_of(noise, n, parts), strict=True):
+            loss, extra = player.loss(self.nets, share, drawn, self.h)
+            found = self._joined(name, torch.autograd.grad(loss, self.weights[name], allow_unused=True))
+            gradient = found if gradient is None else gradient.add_(found)
+            for key, value in {f"loss_{name}": loss, **extra}.items():
+                mean = value.detach() if parts == 1 else value.detach() / parts
+                logs[key] = logs[key] + mean if key in logs else mean
+        assert gradient is not None
+        return self.team.average(gradient if parts == 1 else gradient / parts), logs
+
+    def _joined(self, name: str, gradients: Sequence[Tensor | None]) -> Tensor:
+        return torch.cat(
+            [
+                flat(torch.zeros_like(weight) if gradient is None else gradient, weight)
+                for weight, gradient in zip(self.weights[name], gradients, strict=True)
+            ]
+        )
 
     def _with_past(self, name: str, batch: Batch, noise: Any) -> Batch:
         """The batch with what the player's pool, if it has one, gives for the fakes of this move."""
         pool = self.game.players[name].pool
         if pool is None:
             return batch
+        parts, n = self.speed.accumulate, len(batch.x)
         with torch.no_grad():
-            fakes = pool.fakes(self.nets, batch, noise)
-        return batch._replace(past=self.pools[name].query(fakes))
-
-    def _step(self, name: str, gradients: Sequence[Tensor | None]) -> None:
-        whole = self.whole[name]
-        whole.grad = torch.cat(
-            [
-                (torch.zeros_like(weight) if gradient is None else gradient).reshape(-1)
-                for weight, gradient in zip(self.weights[name], gradients, strict=True)
+            made = [
+                pool.fakes(self.nets, *part)
+                for part in zip(parts_of(batch, n, parts), parts_of(noise, n, parts), strict=True)
             ]
-        )
+        # The pool is that of a single process: every member passes the whole batch through it, and takes its rows.
+        past = self.pools[name].query(self.team.gather(torch.cat(made)))
+        return batch._replace(past=past[self.team.rows(len(past))])
+
+    def _step(self, name: str, gradient: Tensor) -> None:
+        whole = self.whole[name]
+        whole.grad = gradient
         self.optimizers[name].step()
         project = self.game.players[name].project
         if project is not None:

@@ -146,7 +146,7 @@ def build_networks(pipeline: Pipeline, game: Game, setup: Setup) -> dict[str, nn
 def _check(game: Game, built: Mapping[str, nn.Module], dataset: Dataset, h: Any, batch_size: int) -> None:
     """Samples must have the data's shape, and every loss must take a batch of it. Nothing is left changed."""
     modes = {name: network.training for name, network in built.items()}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]):  # with gradients: a loss may take one inside
         for network in built.values():
             network.eval()  # running statistics stay as they are
         _try(game, Nets(built), dataset, h, 2)

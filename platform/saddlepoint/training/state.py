@@ -18,10 +18,13 @@ from .batches import batches
 from .plain import Plain
 from .sentinel import Sentinel
 from .setup import Setup, build_game, build_networks, describe
+from .speed import Speed
+from .statistics import shared_statistics
 from .subjects import subject
+from .team import ALONE, Team, rows_of
 
 CHECKPOINT = "checkpoint.pt"
-FORMAT = 2  # of what `save` writes
+FORMAT = 3  # of what `save` writes
 WATCHED = 16  # translations that the sentinel looks at: enough to see a collapse to one point
 Trace = list[tuple[int, dict[str, float]]]
 
@@ -32,16 +35,21 @@ def decay(kind: str, round: int, rounds: int) -> float:
 
 
 class Training:
-    def __init__(self, pipeline: Pipeline, seed: int, folder: Path, shared: Setup) -> None:
-        self.spec, self.seed, self.folder, self.shared = pipeline.training, seed, folder, shared
+    """In a team every member has one of these, equal in all but the rows that it sees."""
+
+    def __init__(self, pipeline: Pipeline, seed: int, folder: Path, shared: Setup, team: Team = ALONE) -> None:
+        self.spec, self.seed, self.folder, self.shared, self.team = pipeline.training, seed, folder, shared, team
         self.identity = f"{pipeline.fingerprint()}/{seed}"
         torch.manual_seed(derive(seed, "init"))  # initial weights, and what networks draw themselves (dropout)
         device, dataset = shared.device, shared.dataset
         self.game = build_game(pipeline)
-        self.plain = Plain(
-            self.game, build_networks(pipeline, self.game, shared), pipeline.hyperparameters(), seed=seed
-        )
-        self.batches = batches(dataset, self.spec.batch_size, seed, device)
+        networks = build_networks(pipeline, self.game, shared)
+        if team.size > 1:
+            networks = {name: shared_statistics(network, team) for name, network in networks.items()}
+        self._own_stream(0)
+        speed = Speed(self.spec.precision, self.spec.channels_last, self.spec.compile, self.spec.accumulate)
+        self.plain = Plain(self.game, networks, pipeline.hyperparameters(), seed, team, speed)
+        self.batches = batches(dataset, self.spec.batch_size, seed, device, team=team)
         self.noise = stream(seed, "noise", device=device)
         self.card = describe(pipeline, self.game, dataset)
         self.average = self._copies() if self.spec.ema else None
@@ -53,6 +61,12 @@ class Training:
         self.sums: dict[str, Tensor] = {}
         self.logged = 0  # the round of the newest entry that the trace ever had
         self.trace: Trace = []
+
+    def _own_stream(self, round: int) -> None:
+        """What networks draw themselves is drawn row by row, so each member needs other numbers; the first has those
+        of a single process."""
+        if not self.team.leads:
+            torch.manual_seed(derive(self.seed, "member", self.team.rank, round))
 
     def _copies(self) -> dict[str, nn.Module]:
         return {name: copy.deepcopy(self.plain.networks[name]).eval().requires_grad_(False) for name in self.game.ships}
@@ -77,9 +91,11 @@ class Training:
 
     def play(self) -> None:
         """One round. No number is read from the device, except for the log every `log_every` rounds."""
+        size = self.spec.batch_size
+        rows = self.team.rows(size)
         logs = self.plain.round(
             self.batches,
-            lambda: self.game.noise(self.spec.batch_size, self.noise),
+            lambda: rows_of(self.game.noise(size, self.noise), rows),
             decay(self.spec.decay, self.round, self.spec.rounds),
         )
         self.round += 1
@@ -102,7 +118,7 @@ class Training:
 
     def _log(self) -> None:
         names = list(self.sums)
-        sums = torch.stack([self.sums[name].double() for name in names])
+        sums = self.team.average(torch.stack([self.sums[name].double() for name in names]))
         means = dict(zip(names, (sums / (self.round - self.logged)).tolist(), strict=True))
         self.sums, self.logged = {}, self.round
         self.trace.append((self.round, means))
@@ -139,7 +155,14 @@ class Training:
         return True
 
     def save(self) -> None:
+        """Written by the first of a team, for all."""
         device = self.shared.device
+        drawing = self.team.collect(
+            (torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
+        )
+        self.sums = {name: self.team.average(value.clone()) for name, value in self.sums.items()}
+        if not self.team.leads:
+            return
         state: dict[str, Any] = {
             "format": FORMAT,
             "identity": self.identity,
@@ -150,8 +173,7 @@ class Training:
             "average": self.average and {name: network.state_dict() for name, network in self.average.items()},
             "batches": self.batches.state_dict(),
             "noise": self.noise.get_state(),
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "drawing": drawing,  # by rank: what networks draw themselves
             "sentinel": self.sentinel.state_dict(),
             "log": {"sums": self.sums, "logged": self.logged, "trace": self.trace},
         }
@@ -162,7 +184,7 @@ class Training:
         with other hyperparameters, whose best generator it takes along. Raises UserError if the checkpoint is
         another run's, SaddleError if there is nothing to inherit."""
         path = self.folder / CHECKPOINT
-        state = checkpoint.load(path)
+        state = self._read(path)
         if state is None and inherit is not None:
             self._inherit(inherit)
             return True
@@ -178,12 +200,16 @@ class Training:
         self._restore(state)
         return True
 
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """Read by the first of a team, for all: the others may see another disk."""
+        return self.team.tell(checkpoint.load(path) if self.team.leads else None)
+
     def _inherit(self, folder: Path) -> None:
-        state = checkpoint.load(folder / CHECKPOINT)
+        state = self._read(folder / CHECKPOINT)
         if state is None:
             raise SaddleError(f"{folder} holds no checkpoint to inherit")
         self._restore(state)
-        if self.best is not None:
+        if self.best is not None and self.team.leads:
             save_generator(self.folder, load_generator(folder).networks, self.card)
         self.save()
 
@@ -195,9 +221,13 @@ class Training:
                 network.load_state_dict(state["average"][name])
         self.batches.load_state_dict(state["batches"])
         self.noise.set_state(state["noise"])
-        torch.set_rng_state(state["torch"])
-        if state["cuda"] is not None:
-            torch.cuda.set_rng_state(state["cuda"], self.shared.device)
+        if self.team.rank < len(state["drawing"]):
+            cpu, cuda = state["drawing"][self.team.rank]
+            torch.set_rng_state(cpu)
+            if cuda is not None and self.shared.device.type == "cuda":
+                torch.cuda.set_rng_state(cuda, self.shared.device)
+        else:  # the team has grown
+            self._own_stream(self.round)
         self.sentinel.load_state_dict(state["sentinel"])
         log = state["log"]
         self.sums = {name: value.to(self.shared.device) for name, value in log["sums"].items()}

@@ -4,7 +4,7 @@ import time
 
 from ..search.ledger import Ledger
 from ..search.population import BEGINS
-from ..spec import BudgetSpec
+from ..spec_resources import BudgetSpec
 
 CLOCK = "seconds"  # the ledger's note of how long commands have worked on the search
 
