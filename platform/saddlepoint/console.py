@@ -18,6 +18,7 @@ from .training.loop import Report
 from .workflows.confirm import Candidate, Confirmation
 from .workflows.doctor import Check
 from .workflows.evidence import Estimate
+from .workflows.parity import Parity
 from .workflows.plan import Plan
 from .workflows.reproduce import Reproduction
 from .workflows.trials import Row, Trials
@@ -185,6 +186,20 @@ def plan_table(plan: Plan) -> Table:
 
 def doctor_table(checks: Iterable[Check]) -> Table:
     return rows_table("", [(check.name, f"{'ok' if check.good else 'NOT OK'}: {check.verdict}") for check in checks])
+
+
+def parity_table(name: str, rounds: int, found: list[Parity]) -> Table:
+    table = plain_table(f"{name}: {rounds} rounds with each option, from the same weights on the same batches")
+    table.add_column("option")
+    players = list(found[0].losses)
+    for column in (*(f"loss of {player}" for player in players), "off in round 1", f"within {rounds}", "ms a round"):
+        table.add_column(column, justify="right")
+    for each in found:
+        losses = [number(each.losses[player]) for player in players] if each.losses else [""] * len(players)
+        off = ["" if value is None else f"{value:.1e}" for value in (each.first, each.worst)]
+        took = each.note if each.milliseconds is None else f"{each.milliseconds:.2f}"
+        table.add_row(each.option, *losses, *off, took)
+    return table
 
 
 def runs_table(sweeps: Iterable[TrackedRun]) -> Table:

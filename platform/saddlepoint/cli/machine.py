@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .common import Json, print_json
+from ..errors import UserError
+from .common import Json, Set, load, print_json
 
 app = typer.Typer()
 
@@ -23,9 +24,23 @@ def ui(port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000) ->
 
 
 @app.command()
-def doctor(json: Json = False) -> None:
-    """Versions, GPUs, Ray, tracking store, disk: each with a plain verdict."""
+def doctor(
+    parity: Annotated[
+        str | None,
+        typer.Option("--parity", metavar="PIPELINE", help="Plays it eager and with each option for speed instead."),
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Of --parity.")] = 20,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Versions, GPUs, Ray, tracking store, disk: each with a plain verdict. With --parity: losses side by side."""
     from .. import console
+
+    if parity is not None:
+        _parity(parity, rounds, set_, json)
+        return
+    if set_:
+        raise UserError("--set: goes with --parity PIPELINE")
     from ..workflows.doctor import doctor
 
     checks = doctor()
@@ -35,3 +50,16 @@ def doctor(json: Json = False) -> None:
         console.out.print(console.doctor_table(checks))
     if not all(check.good for check in checks):
         raise SystemExit(1)
+
+
+def _parity(pipeline: str, rounds: int, overrides: list[str] | None, json: bool) -> None:
+    from .. import console
+    from ..workflows.parity import parity
+
+    loaded = load(pipeline, overrides, None)
+    with console.out.status("eager") as shown:
+        found = parity(loaded, rounds, shown.update)
+    if json:
+        print_json(found)
+    else:
+        console.out.print(console.parity_table(loaded.name, rounds, found))

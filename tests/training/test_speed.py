@@ -1,0 +1,151 @@
+"""Options for speed: what each changes, and that nothing else does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from saddlepoint.spec import Pipeline
+from saddlepoint.training.setup import setup
+from saddlepoint.training.speed import PLAIN, Speed, flat, shaped
+from saddlepoint.training.state import Training
+
+Small = Callable[..., Pipeline]
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (2, 3, 4), (6, 3, 2, 2)])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_tensor_flattened_in_its_own_order_comes_back_as_a_view(shape: tuple[int, ...], last: bool) -> None:
+    tensor = images(*shape)
+    if last and len(shape) == 4:
+        tensor = tensor.to(memory_format=torch.channels_last)
+    whole = flat(tensor, tensor)
+    assert torch.equal(whole, tensor.as_strided((tensor.numel(),), (1,)))  # the order in memory
+    back = shaped(whole, tensor)
+    assert torch.equal(back, tensor)
+    assert back.stride() == tensor.stride()
+    assert back.data_ptr() == whole.data_ptr()
+
+
+def test_channels_last_weights_are_stepped_as_any_others(game_in_small: Small, tmp_path: Path) -> None:
+    """Adam's step of a weight does not depend on where the weight lies."""
+    found = {}
+    for last in (False, True):
+        pipeline = game_in_small("cyclegan", {"training.channels_last": last})
+        training = Training(pipeline, 0, tmp_path, setup(pipeline))
+        training.play()
+        found[last] = {name: net.state_dict() for name, net in training.plain.networks.items()}
+    convolution = training.plain.networks["D_X"]
+    assert any(
+        w.dim() == 4 and w.shape[1] > 1 and w.is_contiguous(memory_format=torch.channels_last)
+        for w in convolution.parameters()
+    )
+    for name, weights in found[False].items():
+        for key, weight in weights.items():
+            torch.testing.assert_close(found[True][name][key], weight, rtol=1e-4, atol=1e-6)
+
+
+class Seen(nn.Module):
+    """Remembers in which precision it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.computed: torch.dtype | None = None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.layer(x)
+        self.computed = out.dtype
+        return out, out
+
+
+def test_in_bfloat16_networks_compute_and_nothing_else_does() -> None:
+    network = Seen()
+    x = images(4, 3)
+    first, second = Speed(precision="bfloat16").called(network)(x)
+    assert network.computed is torch.bfloat16
+    assert first.dtype is second.dtype is torch.float32  # losses are of float32
+    (gradient,) = torch.autograd.grad(first.sum(), [network.layer.weight])
+    assert gradient.dtype is torch.float32
+    assert network.layer.weight.dtype is torch.float32
+    assert 0 < float((first - network.layer(x)).abs().max().detach()) < 0.05  # 8 bits of mantissa
+    PLAIN.called(network)(x)
+    assert network.computed is torch.float32
+
+
+def test_without_options_a_loss_calls_the_network_itself() -> None:
+    network = Seen()
+    assert PLAIN.called(network) is network
+    assert PLAIN.laid_out(network) is network
+
+
+def test_tf32_is_used_where_it_is_asked_for_and_nowhere_else() -> None:
+    try:
+        Speed(precision="tf32").settle()
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    finally:
+        PLAIN.settle()
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.precision": "half"}, "training.precision: 'half' should be 'float32', 'tf32' or 'bfloat16'"),
+        ({"training.compile": True}, "training.compile: True should be 'none', 'default' or 'cuda_graphs'"),
+        (
+            {"training.accumulate": 5},
+            "training.batch_size: 32 should be a multiple of 5, which is resources.workers, 1, times "
+            "training.accumulate, 5",
+        ),
+    ],
+)
+def test_options_that_cannot_be(
+    changes: dict[str, object], message: str, toy: Callable[..., Pipeline], refusal: Callable[..., str]
+) -> None:
+    assert refusal(lambda: toy(changes)) == message
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        (
+            {"workers": 3},
+            "training.batch_size: 32 should be a multiple of 3, which is resources.workers, 3, times "
+            "training.accumulate, 1",
+        ),
+        (
+            {"workers": 2, "gpus": 1},
+            "resources.gpus: 1 is for trials on one worker; with 2 workers give resources.gpus_per_worker",
+        ),
+        (
+            {"gpus": 0.5, "gpus_per_worker": 0.5},
+            "resources.gpus: 0.5 and gpus_per_worker: 0.5 say the same thing; give one of them",
+        ),
+    ],
+)
+def test_resources_that_do_not_go_together(
+    resources: dict[str, object],
+    message: str,
+    changed: Callable[..., dict[str, object]],
+    refusal: Callable[..., str],
+) -> None:
+    assert refusal(lambda: Pipeline.parse(changed("resources", resources))) == message
+
+
+def test_how_many_gpus_a_trial_takes(changed: Callable[..., dict[str, object]]) -> None:
+    def of(**resources: float) -> tuple[float, float]:
+        needs = Pipeline.parse(changed("resources", resources)).resources
+        return needs.gpus_each, needs.gpus_of_trial
+
+    assert of() == (0, 0)
+    assert of(gpus=0.25) == (0.25, 0.25)
+    assert of(workers=4, gpus_per_worker=0.5) == (0.5, 2)
