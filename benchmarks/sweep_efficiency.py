@@ -28,7 +28,7 @@ from rich.table import Table
 from saddlepoint.errors import SaddleError
 from saddlepoint.scaling.cluster import running
 from saddlepoint.scaling.executor import execute
-from saddlepoint.scaling.jobs import Job, Resources
+from saddlepoint.scaling.jobs import End, Job, Resources
 from saddlepoint.search.ledger import Ledger
 from saddlepoint.spec import Pipeline
 from saddlepoint.training.setup import setup
@@ -92,9 +92,9 @@ class Listed:
             self.complete += report["final"]
         return False
 
-    def ended(self, number: int, error: str | None) -> None:
-        if error is not None:
-            raise SaddleError(f"trial {number}: {error}")
+    def ended(self, number: int, end: End) -> None:
+        if end.how != "done":
+            raise SaddleError(f"trial {number}: {end.text}")
 
 
 def warm(pipeline: Pipeline, folder: Path) -> Measured:
