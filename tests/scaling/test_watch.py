@@ -1,9 +1,11 @@
 """The death of the local Ray is seen, and ends the driver in one line. On a real Ray: tests/workflows/test_chaos.py."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,3 +79,31 @@ def test_afterwards_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     monkeypatch.setattr(ray._private.worker, "_global_node", Node("raylet"))
     assert "saddlepoint-watch" not in {thread.name for thread in watch.threading.enumerate()}
+
+
+STARTING = """
+import os, subprocess, sys, time
+from saddlepoint.scaling.watch import watching_it_start
+
+old = subprocess.Popen([sys.argv[1]], stdin=subprocess.PIPE)  # of an earlier Ray in this process: no news
+old.stdin.close()
+time.sleep(0.5)
+with watching_it_start():
+    new = subprocess.Popen([sys.argv[1]], stdin=subprocess.PIPE)
+    time.sleep(1.0)
+    print("still starting", flush=True)
+    new.kill()
+    time.sleep(100)
+"""
+
+
+def test_a_head_that_dies_while_ray_starts_ends_the_driver(tmp_path: Path) -> None:
+    """Before Ray stands it knows of no node; its head process is a child all the same. Here it is `cat`, renamed."""
+    head = tmp_path / "gcs_server"
+    head.symlink_to(shutil.which("cat") or "/bin/cat")
+    program = [sys.executable, "-c", textwrap.dedent(STARTING), str(head)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=90)
+    assert (done.returncode, done.stdout) == (1, "still starting\n")
+    assert done.stderr == (
+        "saddle: Ray's head process (gcs_server) died; everything is on disk, and the same command goes on\n"
+    )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import psutil
 import ray
 
 HEAD = {"gcs_server": "Ray's head process (gcs_server)", "raylet": "Ray's node process (raylet)"}
@@ -36,7 +37,7 @@ def verdict(name: str) -> str:
 
 
 @contextmanager
-def watching(at_rest: Callable[[], None]) -> Iterator[None]:
+def watching(at_rest: Callable[[], None], died: Callable[[], str | None] = died) -> Iterator[None]:
     """While it holds, the death of the local Ray ends this process: `at_rest` is called from another thread, then
     comes one line on stderr, and exit code 1. No exception could reach a main thread that waits inside of Ray."""
     over = threading.Event()
@@ -56,3 +57,25 @@ def watching(at_rest: Callable[[], None]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+@contextmanager
+def watching_it_start() -> Iterator[None]:
+    """The same while Ray starts here: it can be asked for its processes only when it stands, but they are children."""
+    before = _dead_children()
+
+    def died() -> str | None:
+        return next((HEAD[name] for pid, name in _dead_children() if name in HEAD and (pid, name) not in before), None)
+
+    with watching(lambda: None, died):
+        yield
+
+
+def _dead_children() -> set[tuple[int, str]]:
+    """Number and name of each child process that has ended, and for which nobody has waited yet."""
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.add((child.pid, child.name()))
+    return found

@@ -197,13 +197,15 @@ def searched(pipeline: Pipeline, search: SearchSpec, objective: Objective) -> li
         "gpu_hours": search.budget.gpu_hours and f"{search.budget.gpu_hours:g} GPU-hours",
     }
     seeds = f", {search.seeds} seeds a trial" if search.seeds > 1 else ""
+    how = [("sampler", search.sampler), ("pruner", f"{pruner}, at rounds {stops}" if stops else pruner)]
+    if search.population is not None:
+        how = [("population", f"{search.population.members} members, in pieces of {search.population.every:,} rounds")]
     return [
         ("game", pipeline.game.name),
         ("data", pipeline.data.name),
         ("objective", goal),
         ("a trial", f"{pipeline.training.rounds:,} rounds at full length{seeds}"),
-        ("sampler", search.sampler),
-        ("pruner", f"{pruner}, at rounds {stops}" if stops else pruner),
+        *how,
         ("budget", ", ".join(each for each in budget.values() if each)),
         ("seed", str(pipeline.seed)),
     ]
