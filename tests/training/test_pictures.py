@@ -1,12 +1,16 @@
 """Pictures: right pixels in the right places."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from torchvision.utils import make_grid
 
-from saddlepoint.training.pictures import SIDE, grid, picture, scatter
+from saddlepoint.training.pictures import SIDE, _tiled, grid, picture, scatter
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -25,6 +29,21 @@ def test_a_grid_reads_row_by_row_from_black_to_white() -> None:
 
     assert [at(0, 0), at(0, 1), at(1, 0), at(1, 1)] == [0, 128, 255, 0]  # beyond black is black
     assert (image[0] == 255).all()  # the frame
+
+
+@pytest.mark.parametrize(("n", "columns", "channels"), [(64, 8, 1), (7, 3, 3), (5, 8, 3), (2, 1, 1)])
+def test_images_are_tiled_as_torchvision_does_it(n: int, columns: int, channels: int) -> None:
+    images = torch.rand(n, channels, 4, 6)
+    expected = make_grid(images, nrow=columns, padding=1, pad_value=1.0)  # which makes three channels of one
+    assert torch.equal(_tiled(images, min(columns, n)).expand_as(expected), expected)
+
+
+def test_a_worker_does_not_import_what_it_does_not_need() -> None:
+    """Each of these takes a second or more, in every worker of every sweep."""
+    program = "import sys, saddlepoint.workflows.trial; print([n for n in ('torchvision', 'torch._dynamo', 'mlflow', "
+    program += "'ray', 'optuna', 'sklearn', 'pandas') if n in sys.modules])"
+    seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert seen.stdout == "[]\n"
 
 
 def test_colours_stay_in_their_channels() -> None:
