@@ -7,16 +7,17 @@ READY := .venv/ready
 CUDA := sys_platform == "linux" and platform_machine == "x86_64"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test quick check tables chaos bench real-size ui lock clean
+.PHONY: help demo test quick check tables chaos cluster bench real-size ui lock clean
 
 help:
 	@echo 'make demo    in demo/: a WGAN on handwritten digits, swept, confirmed, promoted; ends with the path of a picture'
 	@echo 'make test    all tests'
 	@echo 'make quick   the tests that take seconds'
 	@echo 'make check   ruff and mypy'
-	@echo 'make tables  five games beside published numbers: writes docs/tables.md (about 20 minutes on two cores)'
+	@echo 'make tables  five games beside published numbers: writes docs/tables.md (about 10 minutes on two cores)'
 	@echo 'make bench   the speed tables of benchmarks/'
 	@echo 'make chaos   kills a sweep at random instants, over and over, and counts what is lost (about 15 minutes)'
+	@echo 'make cluster  three Ray nodes, PostgreSQL and MLflow here; a sweep is submitted, a node killed (about 10 minutes)'
 	@echo 'make real-size  the pipelines for a GPU, on made-up data: planned, and trained for three rounds'
 	@echo 'make ui      the MLflow UI on what the demo did'
 	@echo 'make lock    requirements.lock anew, from pyproject.toml'
@@ -50,10 +51,16 @@ bench: $(READY)
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/search_on_digits.py
 	$(BIN)/python benchmarks/many_trials.py
+	$(BIN)/python benchmarks/sweep_speed.py
+	$(BIN)/python benchmarks/train_scaling.py
+	$(BIN)/python benchmarks/tracking_cost.py
 	$(BIN)/python benchmarks/parquet_stream.py
 
 chaos: $(READY)
 	$(BIN)/python benchmarks/chaos
+
+cluster: $(READY)
+	$(BIN)/python benchmarks/cluster
 
 tables: $(READY)
 	$(BIN)/python benchmarks/tables

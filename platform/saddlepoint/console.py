@@ -1,7 +1,9 @@
 """What a person sees in the terminal: live progress where there is a terminal, tables at the end, nothing else."""
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 
 from rich.console import Console, Group
@@ -77,9 +79,11 @@ def _why(row: Row | TrialRecord) -> str:
 
 @contextmanager
 def watching(trials: Trials) -> Iterator[None]:
-    """A live table of the trials while they run; nothing where stdout is no terminal."""
+    """A live table of the trials while they run; where stdout is no terminal, nothing, or with SADDLE_PROGRESS=lines
+    (as a job of a cluster has it) a line for each event."""
     if not out.is_terminal:
-        yield
+        with _telling(trials) if os.environ.get("SADDLE_PROGRESS") == "lines" else nullcontext():
+            yield
         return
 
     def draw() -> Group:
@@ -98,6 +102,34 @@ def watching(trials: Trials) -> Iterator[None]:
 
     with Live(get_renderable=draw, console=out, refresh_per_second=2, transient=True):
         yield
+
+
+@contextmanager
+def _telling(trials: Trials) -> Iterator[None]:
+    """A line for each trial that begins, is lost, or ends: for a log, which nobody can draw anew."""
+    over, told = threading.Event(), dict[int, tuple[str, str]]()
+
+    def tell() -> None:
+        for index in sorted(list(trials.rows)):
+            row = trials.rows[index]
+            if told.get(index) != (row.state, row.reason):
+                told[index] = row.state, row.reason
+                score = "" if row.objective is None else f", {trials.objective.metric.name} {number(row.objective)}"
+                why = f": {row.reason}" if row.reason else ""
+                say(f"{trials.key(index)} {row.state} at round {row.round}{score}{why}")
+
+    def go_on_telling() -> None:
+        while not over.wait(1.0):
+            tell()
+
+    thread = threading.Thread(target=go_on_telling, name="saddlepoint-telling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        tell()
 
 
 METRICS_SHOWN = (

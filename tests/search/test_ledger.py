@@ -359,7 +359,7 @@ def test_a_sweep_goes_on_only_as_it_was_begun(url):
         "sqlite:////absent/folder/x.db",
         "no url",
         "oracel://x/y",
-        "postgresql://u:secret@127.0.0.1:1/x",
+        "postgresql+psycopg2://u:secret@127.0.0.1:1/x",
         "{file}",
     ],
 )
@@ -372,6 +372,11 @@ def test_a_database_that_cannot_be_opened_is_the_users_error(tmp_path, address):
     assert "cannot be opened" in message
     assert "\n" not in message
     assert "secret" not in message
+
+
+def test_a_database_without_its_driver_names_it():
+    with pytest.raises(UserError, match=r"^ledger: mssql\+pymssql://u:\*\*\*@h/x needs a driver that is not installed "):
+        open_("mssql+pymssql://u:secret@h/x")
 
 
 def test_notes_on_the_whole_sweep(url):

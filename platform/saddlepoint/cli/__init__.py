@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ..errors import SaddleError
-from . import care, data, machine, models, report, sweeps
+from . import care, data, jobs, machine, models, report, sweeps
 
 app = typer.Typer(
     help="Searches, scales, compares and promotes adversarial models.",
@@ -24,6 +24,7 @@ app.add_typer(report.app)
 app.add_typer(care.app)
 app.add_typer(models.app)
 app.add_typer(data.app, name="data", help="Data sets on disk.", no_args_is_help=True)
+app.add_typer(jobs.app)
 app.add_typer(machine.app)
 
 

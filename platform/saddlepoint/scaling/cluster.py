@@ -3,15 +3,20 @@
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]  # compiled
+from ray.exceptions import AuthenticationError, RayError
 
 from saddlepoint.errors import SaddleError, UserError
+from saddlepoint.scaling.watch import watching_it_start
 
 _OBJECT_STORE = 200 * 2**20  # bytes; reports are small, and the store is taken from shared memory at once
 
@@ -20,7 +25,7 @@ def start(*, cpus: int | None = None, log: Path) -> None:
     """Connects to the cluster at RAY_ADDRESS, else starts Ray here, with `cpus` CPUs (None: all there are).
 
     Ray's own messages go to the file `log`; nothing goes to the terminal or to Ray's makers. Does nothing if
-    Ray runs already. Raises UserError if no cluster answers at RAY_ADDRESS.
+    Ray runs already. Raises UserError if no cluster answers at RAY_ADDRESS, or none that takes our token.
     """
     redirect(log)
     if ray.is_initialized():
@@ -33,11 +38,12 @@ def start(*, cpus: int | None = None, log: Path) -> None:
     if not address:
         options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
     elif address != "auto":
-        _check(address)
+        check(address)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of changes to come in Ray's API
         try:
-            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+            with nullcontext() if address else watching_it_start():
+                ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
         except ConnectionError as error:
             raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: {_line(error)}") from None
         except Exception as error:  # a bare one, if a process of its own dies while it starts
@@ -77,8 +83,13 @@ def redirect(log: Path) -> None:
     ray._private.worker.print_to_stdstream = lambda data, **_: logger.warning("\n".join(data["lines"]))
 
 
-def _check(address: str) -> None:
-    """Ray itself would wait for minutes for a cluster that is not there."""
+def check(address: str) -> None:
+    """Raises UserError if no cluster answers at HOST:PORT, or none that takes our token: Ray itself would try for
+    minutes, or fill the terminal with a line a second.
+
+    A cluster that asks for a token gets it, though RAY_AUTH_MODE is not set; Ray would have none for an address that
+    is given.
+    """
     host, _, port = address.rpartition(":")
     if "//" in address or not port.isdigit():
         raise UserError(f"RAY_ADDRESS: {address!r} should be HOST:PORT of a cluster's head, as seen from inside")
@@ -87,6 +98,64 @@ def _check(address: str) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: {reason}") from None
+    ours = token()
+    if _welcome(address):
+        return
+    if ours is None:
+        raise UserError(f"RAY_ADDRESS: the cluster at {address!r} asks for a token: {SET_A_TOKEN}")
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # Ray read the environment when it was imported
+        AuthenticationTokenLoader.instance().reset_cache()
+        if _welcome(address):
+            return
+    raise UserError(f"{ours.source}: the cluster at {address!r} takes another token; {TAKES_ANOTHER}")
+
+
+def _welcome(address: str) -> bool:
+    """Whether the cluster talks to us. What Ray's C++ says of it on stderr is not for a person."""
+    sys.stderr.flush()
+    with open(os.devnull, "w") as nothing:
+        kept = os.dup(2)
+        os.dup2(nothing.fileno(), 2)
+        try:
+            GcsClient(address=address)
+        except AuthenticationError:
+            return False
+        except RayError as error:
+            raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: {_line(error)}") from None
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+    return True
+
+
+SET_A_TOKEN = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file that holds it"
+TAKES_ANOTHER = "set the one that it was started with"
+
+
+@dataclass(frozen=True)
+class Token:
+    secret: str = field(repr=False)
+    source: str  # what to change if it is the wrong one
+
+
+def token() -> Token | None:
+    """The token for clusters, where Ray itself looks for it: RAY_AUTH_TOKEN, else the file that RAY_AUTH_TOKEN_PATH
+    names, else ~/.ray/auth_token; None with RAY_AUTH_MODE=disabled. Raises UserError if that file cannot be read."""
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return None
+    if secret := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return Token(secret, "RAY_AUTH_TOKEN")
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+    try:
+        secret = path.read_text().strip()
+    except OSError as error:
+        if not named:
+            return None
+        raise UserError(f"RAY_AUTH_TOKEN_PATH: {named!r} cannot be read: {error.strerror}") from None
+    return Token(secret, "RAY_AUTH_TOKEN_PATH" if named else str(path)) if secret else None
 
 
 def _line(error: Exception) -> str:

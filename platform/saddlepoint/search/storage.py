@@ -26,10 +26,16 @@ def open_storage(url: str | None) -> BaseStorage:
             with storage.engine.connect() as connection:
                 # Readers no longer wait for the writer, nor it for them; kept in the file from now on.
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
+    except ImportError as error:
+        raise UserError(
+            f"ledger: {without_password(url)} needs a driver that is not installed ({error.name}); for PostgreSQL: "
+            "pip install 'saddlepoint[postgres]', and postgresql+psycopg2://USER@HOST/NAME"
+        ) from None
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         raise UserError(
             f"ledger: {without_password(url)} cannot be opened: {_reason(error)}; "
-            "right are sqlite:///FILE or a server's URL such as postgresql://USER@HOST/NAME"
+            "right are sqlite:///FILE or a server's URL such as postgresql+psycopg2://USER@HOST/NAME, "
+            "of a database that no other program keeps its tables in"
         ) from None
     return storage
 

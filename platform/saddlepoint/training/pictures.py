@@ -63,7 +63,7 @@ def _tiled(images: Tensor, columns: int) -> Tensor:
     """
     framed = pad(images, (0, 1, 0, 1), value=1.0)
     whole = pad(framed, (0, 0, 0, 0, 0, 0, 0, -len(images) % columns), value=1.0)
-    tiles = whole.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)  # (C, rows, H, columns, W)
+    tiles = whole.reshape(-1, columns, *whole.shape[1:]).permute(2, 0, 3, 1, 4)  # (C, rows, H, columns, W)
     return pad(tiles.flatten(3, 4).flatten(1, 2), (1, 0, 1, 0), value=1.0)
 
 

@@ -2,16 +2,16 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.parse import urlparse
 
 import torch
 
 from ..errors import SaddleError
+from ..scaling import cluster
+from ..scaling.submission import ADDRESS, Jobs
 from ..tracking import query, store
 
 ENOUGH_DISK = 5e9
@@ -53,15 +53,20 @@ def _device() -> tuple[bool, str]:
 
 
 def _ray() -> tuple[bool, str]:
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        return True, "starts locally, for each command (RAY_ADDRESS is not set)"
-    parsed = urlparse(address if "://" in address else f"ray://{address}")
+    """The cluster that trials would run on, and the one that jobs would be submitted to, if there are any."""
+    address, dashboard = os.environ.get("RAY_ADDRESS"), os.environ.get(ADDRESS)
+    found = [] if address or dashboard else ["starts locally, for each command (RAY_ADDRESS is not set)"]
     try:
-        with socket.create_connection((parsed.hostname or "", parsed.port or 6379), timeout=3):
-            return True, f"the cluster at {address} answers"
-    except OSError as error:
-        return False, f"RAY_ADDRESS={address} does not answer: {error}"
+        if address and address != "auto":
+            cluster.check(address)
+        if address:
+            found.append(f"trials run on the cluster at {address}")
+        if dashboard:
+            jobs = Jobs(dashboard).all()
+            found.append(f"jobs go to the cluster at {dashboard}, which has {len(jobs)}")
+    except SaddleError as error:
+        return False, str(error)
+    return True, "; ".join(found)
 
 
 def _tracking() -> tuple[bool, str]:

@@ -1,4 +1,5 @@
-"""A sweep's place on disk. One sweep = one study = one parent run = one folder.
+"""A sweep's place on disk. One sweep = one study = one parent run = one folder, in the working folder or, where
+SADDLE_STORAGE names one, in a folder that every node of a cluster sees.
 
 sweeps/NAME/pipeline.yaml   the resolved pipeline
             ledger.db       the study (unless search.ledger names a database)
@@ -11,6 +12,7 @@ sweeps/NAME/pipeline.yaml   the resolved pipeline
 """
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,17 @@ from ..files import write_text
 from ..spec import Pipeline
 
 ROOT = "sweeps"
+STORAGE = "SADDLE_STORAGE"
+
+
+def home() -> Path:
+    """Where the sweeps lie. Raises UserError if SADDLE_STORAGE names no folder: made here, others would not see it."""
+    storage = os.environ.get(STORAGE)
+    if not storage:
+        return Path(ROOT)
+    if not Path(storage).is_dir():
+        raise UserError(f"{STORAGE}: {storage!r} should be a folder that every node of the cluster sees")
+    return Path(storage) / ROOT
 
 
 class Folder:
@@ -32,12 +45,12 @@ class Folder:
 
     @classmethod
     def of(cls, pipeline: Pipeline, root: Path | None = None) -> "Folder":
-        return cls((root or Path(ROOT)) / pipeline.name)
+        return cls((root or home()) / pipeline.name)
 
     @classmethod
     def existing(cls, name: str, root: Path | None = None) -> "Folder":
         """The folder of a sweep that was begun before. Raises UserError, with the nearest name, if there is none."""
-        root = root or Path(ROOT)
+        root = root or home()
         known = {path.parent.name: path.parent for path in root.glob("*/pipeline.yaml")}
         if name not in known:
             raise unknown("sweep", name, known)

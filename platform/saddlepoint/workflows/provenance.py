@@ -1,5 +1,6 @@
 """Which code and which machine made a run: what a reader needs to make it again."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -10,7 +11,10 @@ from ..training.setup import Setup
 
 
 def git_commit() -> str:
-    """The commit of the working folder, `-dirty` if something is uncommitted; "none" outside a checkout."""
+    """The commit of the working folder, `-dirty` if something is uncommitted; "none" outside a checkout. A job of a
+    cluster, whose folder is none, has it from its submitter: SADDLE_COMMIT."""
+    if told := os.environ.get("SADDLE_COMMIT"):
+        return told
 
     def git(*arguments: str) -> str | None:
         try:

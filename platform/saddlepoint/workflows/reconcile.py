@@ -21,7 +21,7 @@ from ..training.loop import Report
 from ..training.setup import setup
 from ..training.state import CHECKPOINT
 from .disk import remove, sweep_up
-from .folder import ROOT, Folder
+from .folder import Folder, home
 from .generations import piece_tags, population_of, schedule_tags
 from .provenance import run_tags
 from .sweep import Sweep, begin_parent, open_ledger, searched, unseen
@@ -50,7 +50,7 @@ def reconcile(name: str | None = None, *, root: Path | None = None, stale_after:
         UserError: there is no such sweep.
         SaddleError: the tracking store does not answer; or the one sweep is being worked on.
     """
-    root = root or Path(ROOT)
+    root = root or home()
     store, done = Store(), Reconciled()
     if name is not None:
         done.repaired += _repair(Folder.existing(name, root), store)

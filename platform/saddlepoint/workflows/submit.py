@@ -1,0 +1,236 @@
+"""A pipeline that ran here, to a Ray cluster, unchanged: what travels with it, and what cannot.
+
+The job's working folder holds the resolved pipeline, this package, and the user's own modules. All that a run leaves is
+on the storage, a folder that every node sees: the same command submitted again goes on there.
+"""
+
+import ipaddress
+import os
+import re
+import secrets
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .. import __version__
+from ..errors import UserError
+from ..files import write_text
+from ..imports import resolve
+from ..scaling.submission import Jobs, checked_address
+from ..spec import Pipeline
+from ..tracking import store
+from .disk import size
+from .folder import STORAGE
+from .provenance import git_commit
+from .sweep import searched
+
+COMMAND = "exec python -m saddlepoint run pipeline.yaml"  # exec: the signal that stops the job reaches it, and it alone
+MOST = 100  # MB of a user's package; Ray itself refuses 500, late and at length
+TRAVELS = re.compile(
+    r"MLFLOW_TRACKING_(URI|TOKEN|USERNAME|PASSWORD|INSECURE_TLS)|MLFLOW_S3_(ENDPOINT_URL|IGNORE_TLS)"
+    r"|AWS_(?!PROFILE$|CA_BUNDLE$)\w+(?<!_FILE)|PGUSER|PGPASSWORD"
+)
+ENDPOINTS = re.compile(r"MLFLOW_S3_ENDPOINT_URL|AWS_ENDPOINT_URL\w*")
+
+
+@dataclass(frozen=True)
+class Submission:
+    job: str
+    address: str
+    sweep: str  # the folder, as the cluster sees it
+    tracking: str
+
+
+def submit(
+    pipeline: Pipeline, address: str | None = None, *, storage: str | None = None, pip: Sequence[str] = ()
+) -> Submission:
+    """Starts `saddle run` of the pipeline as a job of the cluster.
+
+    address: of its dashboard. storage: an absolute path, as its nodes see it (None: $SADDLE_STORAGE). pip: what they
+    are to install for this job.
+
+    Raises:
+        UserError: the cluster could not run it: a file of this machine is part of it, there is no storage, a module
+            is missing; nobody answers at the address, or not to our token.
+        SaddleError: the cluster refuses the job.
+    """
+    searched(pipeline)
+    address, place = checked_address(address), storage_folder(storage)
+    uri = portable(pipeline, place, urlsplit(address).hostname or "")
+    job = f"{pipeline.name}-{secrets.token_hex(3)}"
+    sweep, tracking = place / "sweeps" / pipeline.name, store.redacted(uri)
+    notes = {"sweep": str(sweep), "tracking": tracking, "saddlepoint": __version__}
+    with tempfile.TemporaryDirectory(prefix="saddle-") as folder:
+        pack(pipeline, Path(folder))
+        Jobs(address).submit(
+            job, COMMAND, folder=Path(folder), environment=environment(uri, place), pip=pip, notes=notes
+        )
+    return Submission(job, address, str(sweep), tracking)
+
+
+def storage_folder(storage: str | None) -> Path:
+    key, given = ("--storage", storage) if storage else (STORAGE, os.environ.get(STORAGE))
+    if not given:
+        raise UserError(
+            f"--storage: is missing; give a folder that every node of the cluster sees, or set {STORAGE}: "
+            "the sweep lies there, and the working folder of a job is thrown away"
+        )
+    if not Path(given).is_absolute():
+        raise UserError(f"{key}: {given!r} should be an absolute path, as the nodes of the cluster see it")
+    return Path(given)
+
+
+def environment(uri: str, storage: Path) -> dict[str, str]:
+    """What the job finds set: where everything lies, and the caller's own access to the tracking store and to S3.
+
+    The cache is on the storage, too: the classifier behind a score is trained once, and is the same on every node.
+    """
+    own = {name: value for name, value in os.environ.items() if TRAVELS.fullmatch(name)}
+    return {
+        **own,
+        "MLFLOW_TRACKING_URI": uri,
+        STORAGE: str(storage),
+        "SADDLE_CACHE": str(storage / "cache"),
+        "SADDLE_COMMIT": git_commit(),
+        "SADDLE_PROGRESS": "lines",
+    }
+
+
+def portable(pipeline: Pipeline, storage: Path, head: str) -> str:
+    """The tracking URI, if nothing that the run needs is a file, or a server, that this machine alone can see.
+
+    head: the host of the cluster's address; through a loopback one a cluster on this machine is reached.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise UserError(
+            "MLFLOW_TRACKING_URI: is not set, which means mlflow.db in a folder of this machine; "
+            "set it to the tracking server of the cluster, http://HOST:PORT"
+        )
+    uri = store.resolve(None)
+    if store.database(uri) is not None:
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: {uri!r} is a file of this machine, which the cluster does not see; "
+            "set it to a tracking server, http://HOST:PORT"
+        )
+    servers = {"MLFLOW_TRACKING_URI": uri, "search.ledger": _ledger(pipeline, storage)}
+    servers |= {name: value for name, value in os.environ.items() if ENDPOINTS.fullmatch(name)}
+    for key, server in servers.items():
+        host = urlsplit(server).hostname or ""
+        if loopback(host) and not loopback(head):
+            raise UserError(
+                f"{key}: {store.redacted(server)!r} is this machine alone; "
+                f"name the server as the cluster's nodes see it, not as {host}"
+            )
+    for key, path in _paths(pipeline):
+        if not path.is_relative_to(storage) and (not path.is_absolute() or path.exists()):
+            raise UserError(
+                f"{key}: {str(path)!r} is on this machine, and the cluster does not see it; "
+                f"copy it to the storage, {storage}, and give that path"
+            )
+    return uri
+
+
+def _ledger(pipeline: Pipeline, storage: Path) -> str:
+    """The ledger's server; "" if it is the file in the sweep's folder, or another on the storage."""
+    url = (pipeline.search and pipeline.search.ledger) or ""
+    if re.match(r"sqlite\b", url):
+        path = Path(url.partition("///")[2].partition("?")[0])
+        if path.is_absolute() and path.is_relative_to(storage):
+            return ""
+        raise UserError(
+            f"search.ledger: {url!r} is a file of this machine; leave it out, and the ledger lies in the sweep's "
+            "folder on the storage, or name a server: postgresql+psycopg2://USER@HOST/NAME"
+        )
+    if urlsplit(url).password:
+        raise UserError(
+            f"search.ledger: {store.redacted(url)!r} has a password in it, which would stand in the sweep's files; "
+            "leave it out of the URL and set PGPASSWORD, which goes with the job"
+        )
+    return url
+
+
+def loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _paths(pipeline: Pipeline) -> Iterator[tuple[str, Path]]:
+    """What the data and the score are read from, as far as it is a file system's path and no URI."""
+    for key, value in pipeline.flat().items():
+        leaf = key.rpartition(".")[2]
+        if not isinstance(value, str) or not (key == "objective.feature_weights" or key.startswith("data.")):
+            continue
+        scheme, _, rest = value.rpartition("://")
+        path = Path(rest).expanduser()
+        if leaf != "name" and scheme in ("", "file") and ("/" in rest or path.exists()):
+            yield key, path
+
+
+def pack(pipeline: Pipeline, folder: Path) -> None:
+    """Puts into the folder all that the job works with. Raises UserError if a package is too large to be code."""
+    write_text(folder / "pipeline.yaml", pipeline.yaml())
+    for source in [Path(__file__).parents[1], *own_modules(pipeline)]:
+        if (megabytes := size(source) / 1e6) > MOST:
+            raise UserError(
+                f"{source}: goes with the pipeline, and holds {megabytes:,.0f} MB; "
+                f"at most {MOST} can be sent, so keep data elsewhere"
+            )
+        if source.is_dir():
+            shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        else:
+            shutil.copy(source, folder)
+
+
+def own_modules(pipeline: Pipeline) -> list[Path]:
+    """The files, or package folders, of the user's modules to which the pipeline refers, and of those that lie beside
+    them and were imported by them. What is installed is not among them: the cluster has it installed too, or `--pip`.
+
+    Raises UserError if one of them cannot be imported here.
+    """
+    names = set()
+    for key, path in _import_paths(pipeline):
+        resolve(key, path)
+        names.add(path.partition(":")[0].partition(".")[0])
+    found = {source for name in names if (source := _source(name)) is not None}
+    beside = {source.parent for source in found}
+    for name in {name.partition(".")[0] for name in list(sys.modules)}:
+        if (source := _source(name)) is not None and source.parent in beside:
+            found.add(source)
+    return sorted(found)
+
+
+def _import_paths(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+    """Key and value wherever the pipeline, or its search space, names something by its import path."""
+    for key, value in pipeline.flat().items():
+        section, _, leaf = key.rpartition(".")
+        if key.startswith("search.space.parameters."):
+            section = section.rpartition(".")[2]  # of "networks.critic.factory.choices": the parameter's last part
+            leaf = section if leaf in ("choices", "value", "default") else ""
+        if leaf in ("factory", "name") and key not in ("name", "search.space.game"):
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and ":" in text:
+                    yield key, text
+
+
+def _source(name: str) -> Path | None:
+    """The file or folder of a top-level module that is neither installed nor this package; else None."""
+    if name in ("saddlepoint", "__main__", "__mp_main__"):
+        return None
+    try:
+        spec = find_spec(name)
+    except (ValueError, ImportError):  # a module that was made by hand
+        return None
+    if spec is None:
+        return None
+    places = list(spec.submodule_search_locations or ())
+    source = Path(places[0] if places else spec.origin or "")
+    installed = {Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return source if source.exists() and source.is_absolute() and not installed & set(source.parents) else None

@@ -1,0 +1,55 @@
+"""What a run does otherwise as a job of a cluster: it tells its progress in lines, and refuses a node that is blind."""
+
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from saddlepoint import console
+from saddlepoint.errors import SaddleError
+from saddlepoint.spec import Pipeline
+from saddlepoint.workflows.provenance import git_commit
+from saddlepoint.workflows.sweep import sweep
+from saddlepoint.workflows.trial import Order, work
+
+Small = Callable[..., Pipeline]
+
+
+def test_a_job_tells_a_line_for_each_trial(
+    workplace: Path, small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SADDLE_PROGRESS", "lines")
+    sweep(small(), view=console.watching)
+    lines = capsys.readouterr().out.splitlines()
+    last = {line.split()[0]: line for line in lines}
+    assert list(last) == [f"trial-000{number}" for number in range(4)]
+    for line in last.values():
+        assert re.fullmatch(r"trial-\d{4} (complete|pruned) at round \d+, fid [\d.e+]+(: .*)?", line), line
+    assert len(lines) == len(set(lines))  # nothing is said twice
+
+
+def test_otherwise_a_pipe_hears_nothing(
+    workplace: Path, small: Small, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SADDLE_PROGRESS", raising=False)
+    sweep(small(), view=console.watching)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_node_that_does_not_see_the_sweep_says_so_and_writes_nothing(tmp_path: Path, small: Small) -> None:
+    folder = tmp_path / "not mounted" / "sweeps" / "digits" / "trials" / "0000"
+    with pytest.raises(
+        SaddleError, match=f"^{re.escape(socket.gethostname())} does not see the folder .*digits, which"
+    ):
+        work(Order(small().content(), 0, str(folder)), lambda report: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_knows_the_commit_that_was_submitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SADDLE_COMMIT", "abc123-dirty")
+    assert git_commit() == "abc123-dirty"
+    monkeypatch.delenv("SADDLE_COMMIT")
+    assert git_commit() == "none"
