@@ -178,6 +178,9 @@ class Pipeline(Strict):
             networks.find(network.factory, f"networks.{name}")
         self.objective.check()
         self.resources.check(self.training.batch_size, self.training.accumulate)
+        if self.resources.workers > 1 and ":" in self.training.device:
+            raise UserError(f"training.device: {self.training.device!r} is one GPU, and resources.workers is "
+                            f"{self.resources.workers}; give cuda, and each worker has its own")  # fmt: skip
         if self.search is not None:
             self._reachable(self.search.space)
             if self.search.population is not None:

@@ -375,7 +375,8 @@ def test_a_database_that_cannot_be_opened_is_the_users_error(tmp_path, address):
 
 
 def test_a_database_without_its_driver_names_it():
-    with pytest.raises(UserError, match=r"^ledger: mssql\+pymssql://u:\*\*\*@h/x needs a driver that is not installed "):
+    named = r"^ledger: mssql\+pymssql://u:\*\*\*@h/x needs a driver that is not installed "
+    with pytest.raises(UserError, match=named):
         open_("mssql+pymssql://u:secret@h/x")
 
 

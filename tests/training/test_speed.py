@@ -141,6 +141,16 @@ def test_resources_that_do_not_go_together(
     assert refusal(lambda: Pipeline.parse(changed("resources", resources))) == message
 
 
+def test_several_workers_are_not_sent_to_one_gpu(
+    changed: Callable[..., dict[str, object]], refusal: Callable[..., str]
+) -> None:
+    content = changed("resources", {"workers": 2})
+    content["training"] = {**content["training"], "device": "cuda:1"}  # type: ignore[dict-item]
+    assert refusal(lambda: Pipeline.parse(content)) == (
+        "training.device: 'cuda:1' is one GPU, and resources.workers is 2; give cuda, and each worker has its own"
+    )
+
+
 def test_how_many_gpus_a_trial_takes(changed: Callable[..., dict[str, object]]) -> None:
     def of(**resources: float) -> tuple[float, float]:
         needs = Pipeline.parse(changed("resources", resources)).resources

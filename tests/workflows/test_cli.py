@@ -196,3 +196,16 @@ def test_help_answers_without_the_heavy_rooms() -> None:
         "evaluate",
     ):
         assert command in done.stdout
+
+
+def test_ctrl_c_says_one_line_and_fails(
+    workplace: Path, saddle: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("saddlepoint.workflows.train.train_here", pressed)
+    assert saddle("train", "digits-wgan") == 1
+    assert capsys.readouterr().err == (
+        "saddle: stopped; everything that was done is on disk, and the same command goes on\n"
+    )

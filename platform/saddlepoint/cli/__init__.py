@@ -29,6 +29,7 @@ app.add_typer(machine.app)
 
 
 FULL = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk quota is used up"}
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 CLOSED = {errno.EROFS: "the file system is read-only", errno.EACCES: "permission denied"}
 
 
@@ -40,6 +41,8 @@ def main() -> None:
     """Runs the command and turns what went wrong into one line and an exit code."""
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
     except SaddleError as error:
         complain(str(error))
         code = error.exit_code

@@ -71,14 +71,20 @@ def train(
     pipeline: PipelineArgument,
     set_: Set = None,
     seed: Seed = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Processes that train together, on this machine or at RAY_ADDRESS."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The folder for checkpoint and generator.")] = None,
     json: Json = False,
 ) -> None:
-    """One configuration, here: the pipeline's own values. Repeated after a crash, it goes on from its checkpoint."""
+    """One configuration: the pipeline's own values. Repeated after a crash, it goes on from its checkpoint, with as
+    many workers as it is told."""
     from .. import console
     from ..workflows.train import train_here
 
-    loaded = load(pipeline, set_, seed)
+    changes = [*(set_ or []), *([] if workers is None else [f"resources.workers={workers}"])]
+    loaded = load(pipeline, changes, seed)
     done = train_here(loaded, out or Path("runs") / f"{loaded.name}-{loaded.seed}", progress=console.progress)
     if json:
         print_json(done)

@@ -2,6 +2,7 @@
 
 A source says what to run next, hears every report and may answer "stop". Tune places the jobs on warm worker
 processes: a worker that is done takes the next job, so that torch is imported once a worker, not once a job.
+A job that wants several workers starts them from its process as a group of its own (`group.py`).
 Tune repeats nothing and keeps nothing of its own state: what is to run again, after the loss of a worker or of
 everything, is the source's to say.
 """
@@ -13,7 +14,6 @@ import signal
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +23,12 @@ import ray
 from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 
-from saddlepoint.errors import SaddleError, UserError
+from saddlepoint.errors import SaddleError
+from saddlepoint.scaling import group, mailbox
 from saddlepoint.scaling.cluster import redirect
-from saddlepoint.scaling.jobs import End, Execution, Job, Report, Resources, Source
+from saddlepoint.scaling.jobs import End, Execution, Job, LastReport, Report, Resources, Source
+from saddlepoint.scaling.places import fitting, starter, worker
+from saddlepoint.scaling.settings import settled
 from saddlepoint.scaling.watch import died, verdict
 
 
@@ -37,27 +40,32 @@ def execute(
     storage: Path,
     log: Path,
 ) -> Execution:
-    """Runs the source's jobs, each as `run(payload, report)` on a worker, until there are no more.
+    """Runs the source's jobs, each as `run(payload, report)` on a worker, or on each of its workers, until there are
+    no more.
 
     Needs a started cluster. `report` takes a dict of whatever can be pickled and returns when the source has
-    answered; if the answer is to stop, it raises SystemExit. `storage` is a folder for Tune's scratch files, shared
-    by all nodes.
+    answered; if the answer is to stop, it raises SystemExit. Of several workers the first one is heard, and all wait
+    for the answer. `storage` is a folder for Tune's scratch files, shared by all nodes.
 
     After Ctrl-C the unfinished jobs are stopped, but not ended, and `interrupted` is true. An exception from
     the source stops everything and is raised again here. Raises UserError if no node has what a job needs.
     """
     redirect(log)
-    desk = _Desk(source, _workers(resources))
+    desk = _Desk(source, fitting(resources), mailbox.make() if resources.workers > 1 else None)
     scratch = storage.resolve() / "tune"
     shutil.rmtree(scratch, ignore_errors=True)
     started = time.perf_counter()
     try:
-        with _settings(desk.workers), _signals(desk):
+        with settled(_settings(desk.workers)), _signals(desk):
             hooks = _Asking(desk), _Hearing(desk), _Ending(desk, log)
-            _tuner(run, resources, *hooks, scratch).fit()
+            work = _on_worker(run, resources, scratch, desk.letters)
+            _tuner(work, starter(resources, desk.workers), *hooks, scratch).fit()
     except KeyboardInterrupt:  # pressed twice
         desk.interrupted = True
     finally:
+        if desk.letters is not None:
+            group.clear(desk.trials)  # Tune ends the process of a job that it stops, not what that has started
+            ray.kill(desk.letters)
         shutil.rmtree(scratch, ignore_errors=True)
     if desk.failure is not None:
         raise desk.failure
@@ -73,11 +81,45 @@ def execute(
     )
 
 
-# What a worker sends: a report, or how the job ended (a traceback or None); and the seconds worked so far.
+def _settings(jobs: int) -> dict[str, str]:
+    return {
+        "TUNE_MAX_PENDING_TRIALS_PG": str(jobs),  # the first workers start together, not one after another
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
+        "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # no snapshots
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see _signals
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    }
+
+
+# What a worker sends: a report, or how the job ended; and the seconds worked so far.
 _REPORT, _END, _BUSY = "saddle_report", "saddle_end", "saddle_busy"
 
 
-def _on_worker(run: Callable[[Any, Report], None]) -> Callable[[dict[str, Any]], None]:
+def _on_worker(
+    run: Callable[[Any, Report], None], resources: Resources, storage: Path, letters: Any
+) -> Callable[[dict[str, Any]], None]:
+    def play(payload: Any, report: Report) -> End:
+        try:
+            run(payload, report)
+        except LastReport as last:
+            report(last.values)
+        return End("done")
+
+    def play_together(payload: Any, report: Report) -> End:
+        name = tune.get_context().get_trial_id()
+
+        def hear(values: dict[str, Any]) -> None:
+            report(values)
+            if ray.get(letters.decided.remote(name)):
+                raise SystemExit
+
+        each = worker(resources)
+        try:
+            return group.play(run, payload, hear, resources=each, storage=storage, mailbox=letters, name=name)
+        except SystemExit:
+            return End("done")
+
     def work(config: dict[str, Any]) -> None:
         # A stopped job may still be closing its files when its worker is given the next one. By default Tune
         # waits 2 s for it, and then drops the next job on the floor.
@@ -93,12 +135,11 @@ def _on_worker(run: Callable[[Any, Report], None]) -> Callable[[dict[str, Any]],
         def report(values: dict[str, Any]) -> None:
             send({_REPORT: cloudpickle.dumps(values)})  # sealed: Tune would walk through it, and keep it
 
-        error = None
         try:
-            run(config["job"].payload(), report)
+            end = (play if resources.workers == 1 else play_together)(config["job"].payload(), report)
         except Exception:
-            error = traceback.format_exc()
-        send({_END: error})
+            end = End("error", traceback.format_exc())
+        send({_END: end})
 
     return work
 
@@ -122,13 +163,15 @@ class _Sealed:
 class _Desk:
     """Stands between Tune and the source: the jobs that are out, and what was heard of them."""
 
-    def __init__(self, source: Source, workers: int) -> None:
+    def __init__(self, source: Source, workers: int, letters: Any) -> None:
         self.source, self.workers = source, workers
+        self.letters = letters  # the mailbox of jobs on several workers; None where they have one
+        self.trials: set[str] = set()  # Tune's ids of all that were given out
         self.out: dict[str, int] = {}  # Tune's trial id: job number
         self.crowds: dict[int, float] = {}  # of the jobs that are out
         self.held: Job | None = None  # waits until fewer are out
         self.dry = False  # the source had none; it is asked again when one that is out has ended
-        self.errors: dict[int, str] = {}
+        self.ends: dict[int, End] = {}  # as the workers told them
         self.busy: dict[int, float] = {}
         self.ended: list[int] = []
         self.interrupted = False
@@ -164,6 +207,7 @@ class _Desk:
             return None
         job, self.held = self.held, None
         self.out[trial], self.crowds[job.number] = job.number, job.crowd
+        self.trials.add(trial)
         return {"job": _Sealed(job)}
 
     def _room(self, crowd: float = 1.0) -> int:
@@ -176,21 +220,28 @@ class _Desk:
         self.busy[number] = busy
         if report is None:
             if end is not None:
-                self.errors[number] = end
+                self.ends[number] = end
             return True
         with self.asking():
-            return self.source.result(number, pickle.loads(report))
+            stop = self.source.result(number, pickle.loads(report))
+            if self.letters is None or not stop:
+                return stop
+            # Tune would end the job's process before it has ended its group.
+            ray.get(self.letters.decide.remote(trial, True))
+            return False
         return True
 
     def end(self, trial: str, end: End) -> None:
         number = self.out.pop(trial)
+        if self.letters is not None:
+            group.clear([trial])  # if the job's process was lost, nobody else does
         self.crowds.pop(number)
         self.dry = False
-        error = self.errors.pop(number, None)
-        if self.failure is not None or (self.interrupted and end.how != "done"):
+        told = self.ends.pop(number, end)
+        if self.failure is not None or (self.interrupted and (end.how != "done" or told.how == "lost")):
             return  # it was not the job that ended
         with self.asking():
-            self.source.ended(number, end if error is None else End("error", error))
+            self.source.ended(number, told)
             self.ended.append(number)
 
 
@@ -245,8 +296,8 @@ def _as_end(error: Exception, log: Path) -> End:
 
 
 def _tuner(
-    run: Callable[[Any, Report], None],
-    resources: Resources,
+    work: Callable[[dict[str, Any]], None],
+    resources: dict[str, float],
     asking: _Asking,
     hearing: _Hearing,
     ending: _Ending,
@@ -256,7 +307,7 @@ def _tuner(
         return str(trial.config["job"].number)
 
     return tune.Tuner(
-        tune.with_resources(_on_worker(run), {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune.with_resources(work, resources),
         tune_config=tune.TuneConfig(
             search_alg=asking,
             num_samples=-1,
@@ -273,46 +324,6 @@ def _tuner(
             verbose=0,
         ),
     )
-
-
-def _workers(resources: Resources) -> int:
-    """How many jobs fit on the cluster at once."""
-    if resources.cpus <= 0:
-        raise UserError(f"resources.cpus: {resources.cpus:g} should be greater than 0")
-    needs = {kind: need for kind, need in (("CPU", resources.cpus), ("GPU", resources.gpus)) if need}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    # The small addend: three thirds of a GPU are one GPU, also in floating point.
-    fits = [min(int(node.get(kind, 0) / need + 1e-9) for kind, need in needs.items()) for node in nodes]
-    if not sum(fits):
-        asked = " and ".join(f"{need:g} {kind}" for kind, need in needs.items())
-        found = ", ".join(" and ".join(f"{node.get(kind, 0):g} {kind}" for kind in needs) for node in nodes)
-        raise UserError(f"resources: a job asks for {asked}, the nodes have {found or 'nothing'}")
-    return min(sum(fits), resources.concurrency or sum(fits))
-
-
-@contextmanager
-def _settings(workers: int) -> Iterator[None]:
-    """Tune's settings are environment variables, read when it starts."""
-    settings = {
-        "TUNE_MAX_PENDING_TRIALS_PG": str(workers),  # the first workers start together, not one after another
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
-        "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # no snapshots
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see _signals
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of changes to come in Ray's API
-            yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

@@ -1,10 +1,22 @@
-"""What is executed, where it comes from, what it needs, and what came of it."""
+"""The contract between who decides and who executes: a job, what it needs, and what came of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from saddlepoint.errors import UserError
+
 Report = Callable[[dict[str, Any]], None]
+_HAIR = 1e-9  # three thirds of a GPU are one GPU, also in floating point
+
+
+class LastReport(Exception):
+    """Raised by a job to end with a report that waits for nobody: of several workers each may find out alone that it
+    cannot go on, while the others wait for it."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(str(values))
+        self.values = values
 
 
 @dataclass(frozen=True)
@@ -45,11 +57,44 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Resources:
-    """What one job needs, GPUs in fractions too; `concurrency`: jobs at once at most (None: all that fit)."""
+    """What one job needs: so many workers, each with its CPUs and GPUs, of these a fraction too; `concurrency`: jobs
+    at once at most (None: all that fit)."""
 
     cpus: float = 1
     gpus: float = 0
     concurrency: int | None = None
+    workers: int = 1
+
+    def at_once(self, machines: Iterable[tuple[float, float]]) -> int:
+        """How many jobs machines with so many (CPUs, GPUs) take; 0: not even one.
+
+        A worker fits on one machine, a part of a GPU on one GPU; a job's workers may be on several machines.
+        Raises UserError for what no machine could give.
+        """
+        self._check()
+        fit = sum(self._places(cpus, gpus) for cpus, gpus in machines) // self.workers
+        return min(fit, self.concurrency or fit)
+
+    def _places(self, cpus: float, gpus: float) -> int:
+        places = int(cpus / self.cpus + _HAIR)
+        if self.gpus > 1:
+            return min(places, int(gpus / self.gpus + _HAIR))
+        if self.gpus:
+            return min(places, int(gpus) * int(1 / self.gpus + _HAIR))
+        return places
+
+    def _check(self) -> None:
+        if self.cpus <= 0:
+            raise UserError(f"resources.cpus: {self.cpus:g} should be greater than 0")
+        if self.workers > 1 and self.gpus % 1:
+            raise UserError(f"resources.gpus_per_worker: {self.gpus:g} should be a whole number: two workers of one "
+                            "training cannot talk to each other from the same GPU")  # fmt: skip
+        if self.gpus > 1 and self.gpus % 1:
+            raise UserError(f"resources.gpus: {self.gpus:g} should be a part of one GPU, or a whole number of them")
+
+    def __str__(self) -> str:
+        each = f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+        return each if self.workers == 1 else f"{self.workers} workers, each with {each}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +103,7 @@ class Execution:
 
     ended: tuple[int, ...]
     interrupted: bool
-    workers: int
+    workers: int  # jobs at once
     wall: float
     busy: float
 

@@ -16,12 +16,14 @@ import torch
 
 from ..errors import UserError
 from ..search.pruners import rungs
-from ..spec import Pipeline, ResourcesSpec, SearchSpec, TrainingSpec
+from ..spec import Pipeline, SearchSpec, TrainingSpec
+from ..spec_resources import ResourcesSpec
 from ..training.setup import Setup, setup
 from ..training.state import CHECKPOINT, Training
 from .disk import size
 from .footprint import save_all
 from .memory import free_megabytes, peak_megabytes
+from .needs import needs
 from .structures import structures
 from .sweep import searched
 
@@ -130,7 +132,7 @@ def plan(pipeline: Pipeline) -> Plan:
         trial_seconds=seeds * length * round_seconds,
         expected_seconds=expected_seconds,
         longest_seconds=(seeds * longest + again) * round_seconds,
-        gpu_hours=expected_seconds * at_once * pipeline.resources.gpus / 3600,
+        gpu_hours=expected_seconds * at_once * pipeline.resources.gpus_of_trial / 3600,
         memory_megabytes=memory,
         disk_megabytes=(at_once + members) * live + (kept + retrainings) * generator,
     )
@@ -148,11 +150,16 @@ def _built(values: dict[str, Any], trial: Pipeline, shared: Setup, place: Path) 
 def _warnings(found: Plan, pipeline: Pipeline, shared: Setup, live: float) -> list[str]:
     """What will not fit, in words; live: megabytes that a live trial takes on the disk."""
     said, search = [], pipeline.search
-    wanted, free = found.at_once * found.memory_megabytes, free_megabytes(shared.device, pipeline.resources.gpus)
+    resources = pipeline.resources
+    each = resources.workers * found.memory_megabytes
+    wanted, free = found.at_once * each, free_megabytes(shared.device, resources.gpus_each)
     if wanted > free:
-        fit = max(1, int(free / found.memory_megabytes))
+        fit = max(1, int(free / each))
         said.append(f"memory: {found.at_once} trials at once take up to {wanted:,.0f} MB and {free:,.0f} are free; "
                     f"{fit} fit: resources.concurrency={fit}")  # fmt: skip
+    if resources.workers > 1:
+        said.append("time: is that of one process with the whole batch; "
+                    f"{resources.workers} workers share it, and need some ten seconds to meet")  # fmt: skip
     room = shutil.disk_usage(Path.cwd()).free / 1e6
     if found.disk_megabytes > room:
         said.append(f"disk: up to {found.disk_megabytes:,.0f} MB, and {room:,.0f} are free here")
@@ -168,20 +175,18 @@ def _warnings(found: Plan, pipeline: Pipeline, shared: Setup, live: float) -> li
     if budget.rounds is not None and budget.rounds < rounds:
         said.append(f"search.budget.rounds: {budget.rounds:,} end the search before its {found.trials} trials, "
                     f"which take about {rounds:,}")  # fmt: skip
-    if budget.gpu_hours is not None and not pipeline.resources.gpus:
+    if budget.gpu_hours is not None and not resources.gpus_of_trial:
         said.append("search.budget.gpu_hours: never ends the search, for resources.gpus is 0")
     return said
 
 
-def side_by_side(needs: ResourcesSpec) -> int:
+def side_by_side(spec: ResourcesSpec) -> int:
     """How many trials this machine takes at once."""
-    fits = (os.cpu_count() or 1) // needs.cpus
-    if needs.gpus:
-        fits = min(fits, int(torch.cuda.device_count() / needs.gpus + 1e-9))
-    if fits < 1:
-        raise UserError(f"resources: a trial asks for {needs.cpus} CPU and {needs.gpus:g} GPU; "
-                        f"this machine has {os.cpu_count()} and {torch.cuda.device_count()}")  # fmt: skip
-    return min(fits, needs.concurrency or fits)
+    asked, cpus, gpus = needs(spec), os.cpu_count() or 1, torch.cuda.device_count()
+    fit = asked.at_once([(cpus, gpus)])
+    if not fit:
+        raise UserError(f"resources: a trial asks for {asked}; this machine has {cpus} CPU and {gpus} GPU")
+    return fit
 
 
 def _reached(search: SearchSpec, training: TrainingSpec, trials: int) -> dict[int, int]:

@@ -11,7 +11,6 @@ from ..errors import SaddleError, UserError
 from ..metrics.catalogue import METRICS
 from ..scaling import cluster
 from ..scaling.executor import execute
-from ..scaling.jobs import Resources
 from ..scaling.watch import watching
 from ..search.ledger import Ledger
 from ..search.pruners import make_pruner
@@ -27,6 +26,7 @@ from .failures import Failures
 from .folder import Folder
 from .footprint import trial_bytes
 from .generations import Generations, Replays
+from .needs import needs
 from .provenance import run_tags
 from .structures import structures
 from .trial import work
@@ -62,7 +62,7 @@ class Sweep:
     def search_on(self) -> Trials:
         """Runs trials until the study holds as many as the pipeline wants, or the budget is spent."""
         search = self.search
-        budget = Budget(search.budget, self.ledger, self.pipeline.resources.gpus)
+        budget = Budget(search.budget, self.ledger, self.pipeline.resources.gpus_of_trial)
         return self.run(self.ledger, kind="trial", limit=search.trials, budget=budget, keep=search.keep)
 
     def run(
@@ -86,13 +86,12 @@ class Sweep:
             keep=keep,
         )
         trials.clear_leftovers()
-        needs = self.pipeline.resources
         try:
             with self.view(trials), watching(partial(self._rest, trials)):
                 execution = execute(
                     trials,
                     work,
-                    resources=Resources(cpus=needs.cpus, gpus=needs.gpus, concurrency=needs.concurrency),
+                    resources=needs(self.pipeline.resources),
                     storage=self.folder.path / "ray",
                     log=self.folder.log,
                 )

@@ -1,7 +1,7 @@
-"""One configuration, here: the same training that a trial runs, tracked as a run of its own."""
+"""One configuration, here or on several workers: the same training that a trial runs, tracked as a run of its own."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,15 +25,22 @@ class Trained:
     floor: dict[str, float]
     seconds: float
     best_round: int
-    memory_megabytes: float  # the peak of this process; of the GPU where there is one
+    memory_megabytes: float  # the peak of the process, of several the first's; of the GPU where there is one
 
 
 def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Trained:
-    """Trains the pipeline's own values, or goes on from the folder's checkpoint. Raises SaddleError if it diverges."""
+    """Trains the pipeline's own values, or goes on from the folder's checkpoint: in this process, or on as many workers
+    as the pipeline asks for. Raises SaddleError if it diverges, UserError if no machine has room for it."""
     shared = setup(pipeline)
     Training(pipeline, pipeline.seed, folder, shared)  # in memory: what does not fit is said before a run is begun
-    key, last = "train", None
-    with Tracker(folder / "tracking", tracking_uri=None, experiment=pipeline.experiment) as tracker:
+    key, last, memory = "train", None, 0.0
+    together = pipeline.resources.workers > 1
+    if together:
+        from . import workers  # and with it Ray, which one worker does without
+    with (
+        workers.ready(pipeline, folder) if together else nullcontext(),
+        Tracker(folder / "tracking", tracking_uri=None, experiment=pipeline.experiment) as tracker,
+    ):
         tracker.start_run(
             key,
             name=folder.name,
@@ -41,11 +48,25 @@ def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Train
             tags={"saddle.kind": "train", **run_tags(pipeline, shared)},
         )
         tracker.artifact(key, "pipeline.yaml", pipeline.yaml())
+
+        def rest() -> None:
+            tracker.finish(key, "KILLED")
+            tracker.drain(5.0)
+
         try:
             with progress(pipeline) as advance:
-                for last in train(pipeline, seed=pipeline.seed, folder=folder, shared=shared):
-                    log_report(tracker, key, last)
-                    advance(last)
+
+                def take(report: Report, megabytes: float) -> None:
+                    nonlocal last, memory
+                    log_report(tracker, key, report)
+                    advance(report)
+                    last, memory = report, megabytes
+
+                if together:
+                    workers.train(pipeline, folder, take, at_rest=rest)
+                else:
+                    for report in train(pipeline, seed=pipeline.seed, folder=folder, shared=shared):
+                        take(report, peak_megabytes(shared.device))
         except BaseException as error:
             reason = str(error) if isinstance(error, SaddleError) else type(error).__name__
             tracker.tag(key, {"saddle.reason": reason, "saddle.outcome": _outcome(error)})
@@ -55,14 +76,7 @@ def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Train
             raise
         tracker.finish(key, "FINISHED")
     assert last is not None  # a training always ends with its final report
-    return Trained(
-        folder.absolute(),
-        last.metrics,
-        shared.scorer.floor(),
-        last.seconds,
-        last.best_round,
-        peak_megabytes(shared.device),
-    )
+    return Trained(folder.absolute(), last.metrics, shared.scorer.floor(), last.seconds, last.best_round, memory)
 
 
 def _outcome(error: BaseException) -> str:

@@ -1,9 +1,11 @@
 """What a worker does: one trial, told to the driver report by report. It knows no ledger and no tracking store.
 
+A trial on several workers is this same code on each of them: they play as one team, and the first is heard.
 A trial with several seeds is as many trainings, played side by side round by round: what is reported is their mean.
 A trial of a population is a piece of one training; a schedule is a training whose values change from piece to piece.
 """
 
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,12 +14,15 @@ from typing import Any
 
 import torch
 
+from ..errors import SaddleError
 from ..randomness import derive
+from ..scaling.jobs import LastReport
 from ..search.records import Outcome
 from ..spec import Pipeline
 from ..training.loop import Report, train
 from ..training.sentinel import Diverged
 from ..training.state import CHECKPOINT
+from ..training.team import ALONE, Team, here
 from .disk import remove
 
 
@@ -44,7 +49,11 @@ class Order:
 
 def work(order: Order, report: Callable[[dict[str, Any]], None]) -> None:
     """Trains, or goes on from the folder's checkpoint. What the configuration brought about is a result, no error."""
-    runs = [replay(order)] if order.before else list(_trainings(order))
+    sweep = Path(order.folder).parents[1]
+    if not sweep.is_dir():  # made here, it would hold checkpoints that no other node finds
+        raise SaddleError(f"{socket.gethostname()} does not see the folder {sweep}, which every node must see")
+    team = here()
+    runs = [replay(order, team)] if order.before else list(_trainings(order, team))
     try:
         for told in runs[0] if len(runs) == 1 else together(runs):
             report(asdict(told))
@@ -53,16 +62,19 @@ def work(order: Order, report: Callable[[dict[str, Any]], None]) -> None:
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        report({Outcome.OUT_OF_MEMORY.value: " ".join(str(error).split())[:300] or "MemoryError"})
+        last = {Outcome.OUT_OF_MEMORY.value: " ".join(str(error).split())[:300] or "MemoryError"}
+        if team.size > 1:  # the others have memory yet, and wait for this one
+            raise LastReport(last) from error
+        report(last)
 
 
-def _trainings(order: Order) -> Iterator[Iterator[Report]]:
+def _trainings(order: Order, team: Team) -> Iterator[Iterator[Report]]:
     pipeline, inherit = Pipeline.parse(order.pipeline), None if order.inherit is None else Path(order.inherit)
     for seed, folder in order.trainings():
-        yield train(pipeline, seed=seed, folder=folder, until=order.until, inherit=inherit)
+        yield train(pipeline, seed=seed, folder=folder, until=order.until, inherit=inherit, team=team)
 
 
-def replay(order: Order) -> Iterator[Report]:
+def replay(order: Order, team: Team = ALONE) -> Iterator[Report]:
     """A schedule as one training: piece after piece, each from the weights of the one before.
 
     The last piece is played in the order's folder, the earlier ones in folders inside it, which are gone when the
@@ -72,12 +84,13 @@ def replay(order: Order) -> Iterator[Report]:
     ends: list[int | None] = [*(until for until, _ in order.before), None]
     contents = [*(content for _, content in order.before), order.pipeline]
     folders = [*(last / f"piece-{index}" for index in range(len(order.before))), last]
-    begun = [index for index, folder in enumerate(folders) if (folder / CHECKPOINT).exists()]
+    begun = team.tell([index for index, folder in enumerate(folders) if (folder / CHECKPOINT).exists()])
     for index in range(max(begun, default=0), len(folders)):
         inherit = folders[index - 1] if index else None
         pipeline, folder = Pipeline.parse(contents[index]), folders[index]
-        for report in train(pipeline, seed=order.seed, folder=folder, until=ends[index], inherit=inherit):
-            if inherit is not None:
+        played = train(pipeline, seed=order.seed, folder=folder, until=ends[index], inherit=inherit, team=team)
+        for report in played:
+            if inherit is not None and team.leads:
                 remove(inherit)
             if folder == last or not report.final:
                 yield report

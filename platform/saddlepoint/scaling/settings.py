@@ -1,0 +1,23 @@
+"""Ray's settings are environment variables, read when a run begins."""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+
+@contextmanager
+def settled(settings: Mapping[str, str]) -> Iterator[None]:
+    """With these settings in the environment, and without warnings of changes to come in Ray's API."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

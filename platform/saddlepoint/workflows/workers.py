@@ -1,0 +1,78 @@
+"""One training on several workers of a Ray cluster, or of this machine: every one plays what a trial would play."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import SaddleError
+from ..scaling import cluster
+from ..scaling.group import play
+from ..scaling.places import fitting
+from ..scaling.watch import watching
+from ..search.records import Outcome
+from ..spec import Pipeline
+from ..training.loop import Report
+from ..training.sentinel import Diverged
+from ..training.setup import choose_device
+from .failures import Failures
+from .memory import peak_megabytes
+from .needs import needs
+from .trial import Order, work
+
+MEGABYTES = "megabytes"  # in a report: the peak of the process that made it
+
+
+@contextmanager
+def ready(pipeline: Pipeline, folder: Path) -> Iterator[None]:
+    """With Ray running, and room on it for the training. Raises UserError if there is none."""
+    with cluster.running(log=folder / "ray.log"):
+        fitting(needs(pipeline.resources), "the training")
+        yield
+
+
+def train(
+    pipeline: Pipeline, folder: Path, take: Callable[[Report, float], None], *, at_rest: Callable[[], None]
+) -> None:
+    """Calls `take` with every report, and the megabytes that the first worker has held so far.
+
+    A worker that is lost takes the others with it; the training goes on from its checkpoint with new ones, as often as
+    it gets any further. `at_rest` is called if the local Ray dies, before this process ends.
+
+    Raises:
+        Diverged: the sentinel stops the run.
+        SaddleError: the memory does not suffice, or the workers die again and again.
+    """
+    order = Order(pipeline.content(), pipeline.seed, str(folder.absolute()))
+    failures, reached = Failures(limit=1), 0
+    failure: SaddleError | None = None
+
+    def hear(values: dict[str, Any]) -> None:
+        nonlocal failure, reached
+        if (reason := values.get(Outcome.DIVERGED.value)) is not None:
+            failure = Diverged(reason)
+        elif (reason := values.get(Outcome.OUT_OF_MEMORY.value)) is not None:
+            failure = SaddleError(f"out of memory: {reason}")
+        else:
+            failures.heard(0)
+            megabytes = values.pop(MEGABYTES)
+            report = Report(**values)
+            reached = report.round
+            take(report, megabytes)
+
+    with watching(at_rest):
+        while True:
+            end = play(_work, order, hear, resources=needs(pipeline.resources), storage=folder)
+            if failure is not None:
+                raise failure
+            if end.how == "done":
+                return
+            if end.how == "memory":
+                raise SaddleError(f"out of memory: {end.text}")
+            if not failures.lose(0):
+                raise SaddleError(f"its workers died {failures.lost[0]} times in a row at round {reached}: {end.text}")
+
+
+def _work(order: Order, report: Callable[[dict[str, Any]], None]) -> None:
+    device = choose_device(Pipeline.parse(order.pipeline).training.device)
+    work(order, lambda values: report({**values, MEGABYTES: peak_megabytes(device)}))
