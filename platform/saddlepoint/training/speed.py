@@ -64,7 +64,7 @@ PLAIN = Speed()
 
 def flat(tensor: Tensor, like: Tensor) -> Tensor:
     """One dimension, in the order in which `like` lies in memory."""
-    return tensor.permute(_order(like)).reshape(-1)
+    return tensor.reshape(-1) if like.dim() != 4 else tensor.permute(_order(like)).reshape(-1)
 
 
 def shaped(flat: Tensor, like: Tensor) -> Tensor:
