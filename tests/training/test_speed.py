@@ -86,14 +86,12 @@ def test_without_options_a_loss_calls_the_network_itself() -> None:
 
 
 def test_tf32_is_used_where_it_is_asked_for_and_nowhere_else() -> None:
-    try:
-        Speed(precision="tf32").settle()
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
-        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
-    finally:
-        PLAIN.settle()
-    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
-    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    for speed, used in ((Speed(precision="tf32"), True), (PLAIN, False)):
+        speed.settle()
+        assert torch.backends.cuda.matmul.allow_tf32 is used
+        assert torch.backends.cudnn.allow_tf32 is used
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # as who needs exact features does
+            assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def flat(state: Any, path: str = "") -> dict[str, Any]:
     """Every value of a checkpoint by its path, tensors as lists; without the seconds that it took."""
     if isinstance(state, dict):
         return {k: v for key, inner in state.items() for k, v in flat(inner, f"{path}/{key}").items()}
+    if isinstance(state, list | tuple):
+        return flat(dict(enumerate(state)), path)
     value = state.tolist() if isinstance(state, torch.Tensor) else state
     return {} if path == "/seconds" else {path: value}
 

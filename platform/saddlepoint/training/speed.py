@@ -30,10 +30,11 @@ class Speed:
     accumulate: int = 1
 
     def settle(self) -> None:
-        """Sets what holds for the whole process. torch's own default lets convolutions use TF32; here one asks."""
-        multiply: Any = "tf32" if self.precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = multiply
-        torch.backends.cudnn.conv.fp32_precision = multiply  # type: ignore[attr-defined]
+        """Sets what holds for the whole process. torch's own default lets convolutions use TF32; here one asks.
+
+        By torch's older switches: whoever reads these (torch-fidelity's Inception) fails where the newer ones were set.
+        """
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
 
     def laid_out(self, network: nn.Module) -> nn.Module:
         return network.to(memory_format=torch.channels_last) if self.channels_last else network
