@@ -50,7 +50,8 @@ class Batches:
 
     def __init__(self, x: Tensor, y: Tensor | None, size: int, rng: torch.Generator, rows: slice = slice(None)) -> None:
         _check(size, len(x))
-        self.x, self.y, self.size, self.rng, self.rows = x, y, size, rng, rows
+        self.x, self.y, self.size, self.rng = x, y, size, rng
+        self.first, self.last, _ = rows.indices(size)
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -61,7 +62,7 @@ class Batches:
     def __call__(self) -> Batch:
         if self.cursor + self.size > len(self.x):
             self._start_epoch()
-        index = self.order[self.cursor : self.cursor + self.size][self.rows]
+        index = self.order[self.cursor + self.first : self.cursor + self.last]
         self.cursor += self.size
         return Batch(self.x.index_select(0, index), None if self.y is None else self.y.index_select(0, index))
 

@@ -91,11 +91,9 @@ class Training:
 
     def play(self) -> None:
         """One round. No number is read from the device, except for the log every `log_every` rounds."""
-        size = self.spec.batch_size
-        rows = self.team.rows(size)
         logs = self.plain.round(
             self.batches,
-            lambda: rows_of(self.game.noise(size, self.noise), rows),
+            self._drawn,
             decay(self.spec.decay, self.round, self.spec.rounds),
         )
         self.round += 1
@@ -105,6 +103,12 @@ class Training:
             self._update_average(self.average)
         if self.round % self.spec.log_every == 0 or self.done:
             self._log()
+
+    def _drawn(self) -> Any:
+        """This member's rows of the noise of one move."""
+        size = self.spec.batch_size
+        noise = self.game.noise(size, self.noise)
+        return noise if self.team.size == 1 else rows_of(noise, self.team.rows(size))
 
     @torch.no_grad()
     def _update_average(self, averages: Mapping[str, nn.Module]) -> None:
