@@ -27,7 +27,7 @@ from rich.table import Table
 
 from saddlepoint.errors import SaddleError
 from saddlepoint.scaling.cluster import running
-from saddlepoint.scaling.executor import execute
+from saddlepoint.scaling.executor import execute, rest
 from saddlepoint.scaling.jobs import End, Job, Resources
 from saddlepoint.search.ledger import Ledger
 from saddlepoint.spec import Pipeline
@@ -147,7 +147,10 @@ def main() -> None:
     pipeline = Pipeline.load("digits-wgan", changes)
     setup(pipeline)  # the classifier behind FID is trained once a machine: before any clock runs
     with tempfile.TemporaryDirectory() as place, running(cpus=asked.cores, log=Path(place) / "ray.log"):
-        measured = {name: way(pipeline, Path(place) / way.__name__) for name, way in WAYS.items()}
+        measured = {}
+        for name, way in WAYS.items():
+            measured[name] = way(pipeline, Path(place) / way.__name__)
+            rest()  # every row starts its own workers
 
     title = f"{asked.trials} trials of {pipeline.training.rounds} rounds on {asked.cores} cores"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)

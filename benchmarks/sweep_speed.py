@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from saddlepoint.scaling.cluster import running
+from saddlepoint.scaling.executor import rest
 from saddlepoint.spec import Pipeline
 from saddlepoint.training.setup import setup
 from saddlepoint.workflows import sweep as sweep_room
@@ -126,8 +127,9 @@ def main() -> None:
             took = {
                 "saddle sweep, the first of a session": (n, whole(n, "first")),
                 "saddle sweep, the second": (n, whole(n, "second")),
-                "Ray Tune, cold processes": (asked.cold, cold(asked.cold)),
             }
+            rest()
+            took["Ray Tune, cold processes"] = (asked.cold, cold(asked.cold))
         took["Optuna, one process, a thread a core"] = (n, one_process(n))
         os.chdir("/")
     table = Table(title=f"Trials of {SECOND:g} s on {CORES} cores, {date.today()}, Python {platform.python_version()}, "

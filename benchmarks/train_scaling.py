@@ -35,6 +35,7 @@ from rich.table import Table
 
 from saddlepoint.errors import SaddleError
 from saddlepoint.scaling.cluster import running
+from saddlepoint.scaling.executor import rest
 from saddlepoint.scaling.group import play
 from saddlepoint.scaling.jobs import Resources
 from saddlepoint.spec import Pipeline
@@ -135,7 +136,9 @@ def soak(count: int, console: Console) -> None:
             records = sweep(pipeline, root=Path(place))
             seconds = time.perf_counter() - began
             watch.cancel()
-            _nothing_left()
+            if number % 2 == 0:  # every other sweep finds the workers of the one before
+                rest()
+                _nothing_left()
             states = ", ".join(f"{n} {state}" for state, n in sorted(Counter(r.state for r in records).items()))
             console.print(f"{number:3} of {count}: {seconds:4.0f} s; {states}")
             shutil.rmtree(Path(place) / pipeline.name)

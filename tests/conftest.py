@@ -1,6 +1,7 @@
 """What many tests share: one thread, for bits depend on their number, and a pipeline that trains at once."""
 
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -13,6 +14,9 @@ import torch
 from saddlepoint.errors import UserError
 from saddlepoint.spec import Pipeline
 from saddlepoint.training.setup import Setup, setup
+
+# A shell lets what it starts in the background ignore Ctrl-C, and with it all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOY: dict[str, Any] = {
     "name": "toy",

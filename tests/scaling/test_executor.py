@@ -16,7 +16,7 @@ import ray
 
 from saddlepoint.errors import UserError
 from saddlepoint.scaling import cluster
-from saddlepoint.scaling.executor import execute
+from saddlepoint.scaling.executor import execute, rest
 from saddlepoint.scaling.jobs import Job, Resources
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import this file
@@ -200,6 +200,7 @@ def test_busy_time_is_that_of_the_jobs(mixed):
 
 def test_nothing_of_tune_is_left_behind(mixed):
     source, _ = mixed
+    rest()
     assert sorted(path.name for path in source.folder.iterdir()) == sorted(map(str, range(len(KINDS))))
 
 

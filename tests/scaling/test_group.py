@@ -17,7 +17,7 @@ from ray.util import placement_group_table
 
 from saddlepoint.errors import UserError
 from saddlepoint.scaling import cluster, group, mailbox
-from saddlepoint.scaling.executor import execute
+from saddlepoint.scaling.executor import execute, rest
 from saddlepoint.scaling.jobs import Job, LastReport, Resources
 from saddlepoint.scaling.places import SHARE, fitting, starter, worker
 from saddlepoint.training.team import here
@@ -128,6 +128,7 @@ KINDS = ["plain", "raises", "stopped", "ends alone", "dies once"]
 def mixed(log, tmp_path_factory):
     source = Recorder(tmp_path_factory.mktemp("mixed"), KINDS)
     execution = execute(source, run, resources=Resources(workers=2), storage=source.folder, log=log)
+    rest()
     return source, execution, all_is_free()
 
 

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,8 +50,19 @@ def start(*, cpus: int | None = None, log: Path) -> None:
             raise SaddleError(f"Ray did not start: {_line(error)}; see {log}") from error
 
 
+_before_stop: list[Callable[[], None]] = []
+
+
+def before_stop(do: Callable[[], None]) -> Callable[[], None]:
+    """Lets `do` be called whenever Ray is about to be stopped or left."""
+    _before_stop.append(do)
+    return do
+
+
 def stop() -> None:
     """Ends the local Ray, or leaves the cluster."""
+    for do in _before_stop:
+        do()
     ray.shutdown()
 
 
