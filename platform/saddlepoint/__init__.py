@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from .workflows.generate import load as load_generator
     from .workflows.plan import plan
     from .workflows.run import run
+    from .workflows.session import session
     from .workflows.sweep import sweep
 
-__all__ = ["Pipeline", "evaluate", "generate", "load_generator", "plan", "run", "sweep", "train"]
+__all__ = ["Pipeline", "evaluate", "generate", "load_generator", "plan", "run", "session", "sweep", "train"]
 
 _HOME = {
     "Pipeline": ("spec", "Pipeline"),
@@ -31,6 +32,7 @@ _HOME = {
     "load_generator": ("workflows.generate", "load"),
     "plan": ("workflows.plan", "plan"),
     "run": ("workflows.run", "run"),
+    "session": ("workflows.session", "session"),
     "sweep": ("workflows.sweep", "sweep"),
 }
 

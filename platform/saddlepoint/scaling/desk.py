@@ -30,10 +30,14 @@ Process = tuple[str, int]  # host, process id
 
 
 class Task:
-    """A job on its way through Tune, which copies, formats and stores what it can look into."""
+    """What a trial of Tune's does: a job, or with a `pause` between two questions of so many seconds, nothing.
 
-    def __init__(self, name: str, content: Any) -> None:
-        self.name, self._content = name, cloudpickle.dumps(content)
+    Sealed on its way through Tune, which copies, formats and stores what it can look into.
+    """
+
+    def __init__(self, name: str, content: Any = None, pause: float | None = None) -> None:
+        self.name, self.pause = name, pause
+        self._content = cloudpickle.dumps(content)
 
     def __repr__(self) -> str:
         return self.name
@@ -188,7 +192,7 @@ class Desk:
             return None
         self._at[trial] = None
         self._resting.add(trial)
-        return Task("rest", max(REST, FEWER * self.workers))
+        return Task("rest", pause=max(REST, FEWER * self.workers))
 
     @property
     def _room(self) -> int:

@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from saddlepoint.errors import SaddleError
 from saddlepoint.scaling import group, mailbox
-from saddlepoint.scaling.desk import BUSY, END, REPORT, Desk, Run
+from saddlepoint.scaling.desk import BUSY, END, REPORT, Desk, Run, Task
 from saddlepoint.scaling.jobs import End, LastReport, Report, Resources
 from saddlepoint.scaling.places import starter, worker
 from saddlepoint.scaling.settings import settled
@@ -120,10 +120,9 @@ def _on_worker(resources: Resources, storage: Path, letters: Any) -> Callable[[d
         # A stopped job may still be closing its files when its worker is given the next one. By default Tune
         # waits 2 s for it, and then drops the next job on the floor.
         os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "600"
-        content = config["task"].content()
-        if isinstance(content, float):
-            _rest(content)
-        run, payload = content
+        task: Task = config["task"]
+        if task.pause is not None:
+            _rest(task.pause)
         started, waited = time.perf_counter(), 0.0
 
         def send(content: dict[str, Any]) -> None:
@@ -136,6 +135,7 @@ def _on_worker(resources: Resources, storage: Path, letters: Any) -> Callable[[d
             send({REPORT: cloudpickle.dumps(values)})  # sealed: Tune would walk through it, and keep it
 
         try:
+            run, payload = task.content()
             end = (play if resources.workers == 1 else play_together)(run, payload, report)
         except Exception:
             end = End("error", traceback.format_exc())
