@@ -14,7 +14,7 @@ import pytest
 import ray
 from ray.util import placement_group_table
 
-from saddlepoint.errors import SaddleError
+from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.scaling import cluster
 from saddlepoint.scaling.group import play
 from saddlepoint.scaling.jobs import End, LastReport, Resources
@@ -198,8 +198,17 @@ def test_workers_that_cannot_be_are_refused_in_a_line_before_anything_is_begun(
     said = capsys.readouterr().err
     assert said.startswith(line.removesuffix("\n"))
     assert said.count("\n") == 1
-    assert not list(place.rglob("*.db"))
-    assert not list(place.rglob("tracking"))
+    assert list(place.iterdir()) == []
+
+
+def test_a_refusal_leaves_what_was_there_and_nothing_else(cpus: int, toy: Small, place: Path) -> None:
+    (place / "runs" / "it").mkdir(parents=True)
+    (place / "runs" / "it" / "ray.log").write_text("of an earlier life")
+    for name in ("it", "new/it"):
+        build = workers.ready(toy({"resources.workers": 16}), place / "runs" / name)
+        with pytest.raises(UserError, match="16 workers"), build:
+            pytest.fail("it went on")
+    assert [path.name for path in (place / "runs").rglob("*")] == ["it", "ray.log"]
 
 
 def test_one_worker_needs_no_ray(toy: Small, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
