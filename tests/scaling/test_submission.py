@@ -230,7 +230,7 @@ def test_nobody_at_the_address_is_said_in_a_line_and_soon(
     assert refusal(lambda: Jobs(f"http://127.0.0.1:{port}")).startswith(
         f"no Ray cluster answers at http://127.0.0.1:{port}"
     )
-    monkeypatch.setattr(submission, "LIMITS", (0.5, 0.5))
+    monkeypatch.setattr(submission, "GREETING_LIMITS", (0.5, 0.5))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         assert "timed out" in refusal(lambda: Jobs(f"http://127.0.0.1:{port}"))

@@ -20,6 +20,8 @@ from saddlepoint.scaling.cluster import SET_A_TOKEN, TAKES_ANOTHER, token
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 LIMITS = (5.0, 60.0)  # seconds to connect, and to wait for an answer; Ray's client alone would wait for ever
+GREETING = "/api/version"  # the first question, which a dashboard answers by itself
+GREETING_LIMITS = (5.0, 10.0)
 PATIENCE = 60.0  # seconds that a followed cluster may be silent
 STOPPING = 60.0  # seconds from the stop signal to the kill
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -196,8 +198,8 @@ class _Refused(SaddleError):
 
 
 class _Client(JobSubmissionClient):  # type: ignore[misc]
-    """Ray's own, which waits no longer than LIMITS, and at the address that it is given: Ray's would rather go to the
-    one in the environment."""
+    """Ray's own, which waits no longer than these limits, and at the address that it is given: Ray's would rather go
+    to the one in the environment."""
 
     def __init__(self, address: str, headers: dict[str, str]) -> None:
         before = os.environ.get(ADDRESS)
@@ -211,7 +213,8 @@ class _Client(JobSubmissionClient):  # type: ignore[misc]
                 os.environ[ADDRESS] = before
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        return super()._do_request(method, endpoint, **{"timeout": LIMITS, **options})
+        limits = GREETING_LIMITS if endpoint == GREETING else LIMITS
+        return super()._do_request(method, endpoint, **{"timeout": limits, **options})
 
 
 def checked_address(address: str | None) -> str:
