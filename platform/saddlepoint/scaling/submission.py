@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ GREETING = "/api/version"  # the first question, which a dashboard answers by it
 GREETING_LIMITS = (5.0, 10.0)
 PATIENCE = 60.0  # seconds that a followed cluster may be silent
 STOPPING = 60.0  # seconds from the stop signal to the kill
+_SETUP = "runtime_env setup failed"
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -41,6 +43,14 @@ class Submitted:
     @property
     def over(self) -> bool:
         return self.status in _OVER
+
+    @property
+    def reason(self) -> str:
+        """The message in a line: without the log's tail; of an installation that fails, what pip said last."""
+        said = re.findall(r"^\s*ERROR: (.+)$", self.message, re.MULTILINE)
+        if self.message.startswith(_SETUP) and said:
+            return f"its environment cannot be made on the nodes: {said[-1]}"
+        return self.message.partition("\n")[0].partition(", last available logs")[0]
 
 
 class Jobs:
