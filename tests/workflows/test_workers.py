@@ -1,5 +1,6 @@
 """Several workers train as one process would: alone and inside of a sweep, killed, interrupted, pruned."""
 
+import logging
 import os
 import signal
 import sys
@@ -201,14 +202,22 @@ def test_workers_that_cannot_be_are_refused_in_a_line_before_anything_is_begun(
     assert list(place.iterdir()) == []
 
 
-def test_a_refusal_leaves_what_was_there_and_nothing_else(cpus: int, toy: Small, place: Path) -> None:
+def test_a_refusal_leaves_what_was_there_and_nothing_else(
+    cpus: int, toy: Small, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        logging.getLogger("ray").warning("what Ray says while it starts")
+        assert "while it starts" in (place / "runs" / name / "ray.log").read_text()
+        raise UserError("no room")
+
+    monkeypatch.setattr(workers, "fitting", full)
     (place / "runs" / "it").mkdir(parents=True)
-    (place / "runs" / "it" / "ray.log").write_text("of an earlier life")
+    (place / "runs" / "it" / "ray.log").write_text("of an earlier life\n")
     for name in ("it", "new/it"):
-        build = workers.ready(toy({"resources.workers": 16}), place / "runs" / name)
-        with pytest.raises(UserError, match="16 workers"), build:
+        with pytest.raises(UserError, match="no room"), workers.ready(toy(TWO), place / "runs" / name):
             pytest.fail("it went on")
     assert [path.name for path in (place / "runs").rglob("*")] == ["it", "ray.log"]
+    assert (place / "runs" / "it" / "ray.log").read_text().startswith("of an earlier life\n")
 
 
 def test_one_worker_needs_no_ray(toy: Small, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
