@@ -1,7 +1,7 @@
 """All that a sweep has left, as plain data: what must be equal whether or not anything was killed.
 
-Left out is what tells of clocks and of the kills themselves: times, ids, `seconds`, the count of lost workers.
-Numbers are compared as they stand in the databases, bit for bit.
+Left out is what tells of clocks and of the kills themselves: times, ids, `seconds`, the count of lost workers
+and the rounds at which their trials went on. Numbers are compared as they stand in the databases, bit for bit.
 """
 
 import fcntl
@@ -17,9 +17,9 @@ from saddlepoint.search.records import TrialRecord
 from saddlepoint.workflows.folder import Folder
 from saddlepoint.workflows.sweep import open_ledger
 
-UNEQUAL_TAGS = {"saddle.sweep", "saddle.lost", "mlflow.parentRunId", "mlflow.user", "mlflow.runName"}
+UNEQUAL_TAGS = {"saddle.sweep", "saddle.lost", "saddle.went_on", "mlflow.parentRunId", "mlflow.user", "mlflow.runName"}
 UNEQUAL_METRICS = {"seconds"}
-UNEQUAL_NOTES = {"seconds", "lost"}
+UNEQUAL_NOTES = {"seconds", "lost", "went_on"}
 UNEQUAL_FILES = {"report.html"}  # a page full of hours and dates: it must be there, once
 HALF = re.compile(r"^\.gone-|^\..+\.[a-z0-9_]{8}$|\.tmp$")  # what `files.replacing` and `disk.remove` have begun
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,19 +88,23 @@ class Node:
     def pids(self) -> list[int]:
         return family(self.process.pid)
 
+    def sees(self, path: Path) -> bool:
+        return Path(f"/proc/{self.process.pid}/root{path}").exists()
+
     def ticks(self) -> int:
         """Of the processors, that all of it has used so far."""
         return sum(int(word) for pid in self.pids() for word in _stat(pid)[11:13])
 
+    def send(self, number: int) -> None:
+        """A signal to all of it."""
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def kill(self) -> None:
         """As when the power fails: all at once, stopped first, so that none sees another's end."""
-        pids = self.pids()
-        for step in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in pids:
-                try:
-                    os.kill(pid, step)
-                except ProcessLookupError:
-                    continue
+        self.send(signal.SIGSTOP)
+        self.send(signal.SIGKILL)
         self.process.wait()
 
 
@@ -125,10 +129,13 @@ def _stat(pid: int) -> list[str]:
 
 
 class Nodes:
-    """The cluster: the first node is its head."""
+    """The cluster: the first node is its head. hidden: a folder in whose place the others see an empty one of their
+    own; only where each has a network namespace, with which a view of the file system comes."""
 
-    def __init__(self, network: Network, place: Path, token: str, cpus: Sequence[int]) -> None:
-        self.network, self.place, self.nodes = network, place, list[Node]()
+    def __init__(
+        self, network: Network, place: Path, token: str, cpus: Sequence[int], hidden: Path | None = None
+    ) -> None:
+        self.network, self.place, self.hidden, self.nodes = network, place, hidden, list[Node]()
         self._environment = {
             **os.environ,
             "RAY_AUTH_MODE": "token",
@@ -167,6 +174,8 @@ class Nodes:
             words += [f"--dashboard-port={self._dashboard}", "--include-dashboard=true"]
         else:
             words += [f"--address={self.gcs}"]
+            if self.hidden is not None:  # `ip netns exec` has given it mounts of its own
+                before += ["sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(self.hidden)]
         if not self.network.separate:
             words += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"]
             words += [f"--ray-client-server-port={free_port()}"] if number == 0 else []

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, and an MLflow server on it."""
+"""A PostgreSQL server of one's own, an MLflow server on it, and a bucket."""
 
 import os
 import pwd
@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg2
-from nodes import free_port
+from nodes import BIN, free_port
+from pyarrow import fs
 
 PATIENCE = 120.0  # seconds for a server to answer
 USER = "saddle"
@@ -124,18 +125,59 @@ class Mlflow:
                 cwd=log.parent, stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
         self.uri = f"http://{host}:{port}"
-        until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=10).close()
-                return
-            except OSError:
-                if time.monotonic() > until or self.process.poll() is not None:
-                    self.close()
-                    raise RuntimeError(log.read_text()) from None
-                time.sleep(0.2)
+        _wait_for(f"{self.uri}/health", self, log)
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        _end(self.process)
+
+
+class Bucket:
+    """An empty bucket of an S3 server of moto's, which keeps in memory what it is given."""
+
+    def __init__(self, host: str, name: str, log: Path) -> None:
+        self.endpoint, self.name = f"http://{host}:{(port := free_port())}", name
+        with open(log, "wb") as file:
+            self.process = subprocess.Popen(
+                [str(BIN / "moto_server"), "--host", host, "--port", str(port)],
+                cwd=log.parent, stdout=file, stderr=file, start_new_session=True,
+            )  # fmt: skip
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "saddle",
+            "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16),
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        _wait_for(f"{self.endpoint}/moto-api/", self, log)
+        self.files.create_dir(name)
+
+    @property
+    def files(self) -> fs.S3FileSystem:
+        return fs.S3FileSystem(
+            access_key=self.environment["AWS_ACCESS_KEY_ID"],
+            secret_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            region=self.environment["AWS_DEFAULT_REGION"],
+            endpoint_override=self.endpoint,
+            allow_bucket_creation=True,
+        )
+
+    def close(self) -> None:
+        _end(self.process)
+
+
+def _wait_for(uri: str, server: Mlflow | Bucket, log: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            urllib.request.urlopen(uri, timeout=10).close()
+            return
+        except OSError:
+            if time.monotonic() > until or server.process.poll() is not None:
+                server.close()
+                raise RuntimeError(log.read_text()) from None
+            time.sleep(0.2)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

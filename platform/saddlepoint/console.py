@@ -72,6 +72,8 @@ def _why(row: Row | TrialRecord) -> str:
         said.append("violates a bound")
     if lost := notes.get("lost"):
         said.append(f"lost its worker {lost} times" if lost > 1 else "lost its worker once")
+        if rounds := notes.get("went_on"):
+            said[-1] += f", heard of again at round {', '.join(map(str, rounds))}"
     if "memory" in notes and row.state != "out of memory":
         said.append("ran out of memory once")
     return "; ".join(said)

@@ -2,8 +2,11 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -83,9 +86,39 @@ def test_ctrl_c_leaves_jobs_unended_and_the_terminal_shows_nothing_of_ray(tmp_pa
     assert "A worker died or was killed" in (tmp_path / "ray.log").read_text()
 
 
-@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "127.0.0.1:1"])
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "127.0.0.1:1", "127.0.0.1:99999"])
 def test_an_address_without_a_cluster_is_the_users_error(tmp_path, monkeypatch, address, capfd):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match=r"^RAY_ADDRESS: [^\n]*$"):
         cluster.start(log=tmp_path / "ray.log")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is no Ray cluster; its head listens at port 6379"),
+        (b"", "is no Ray cluster; its head listens at port 6379"),  # it hangs up
+        (None, "no Ray cluster answers at"),  # it says nothing at all
+    ],
+)
+def test_whoever_listens_there_and_is_not_ray_is_told_before_ray_waits_for_it(
+    answer: bytes | None, said: str, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    monkeypatch.setattr(cluster, "GREETING", 0.5)
+    monkeypatch.setattr(cluster, "GcsClient", lambda **_: pytest.fail("Ray was let wait for it"))
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+
+        def reply() -> None:
+            connection, _ = stranger.accept()
+            with connection:
+                connection.recv(1024)
+                if answer is None:
+                    connection.recv(1024)  # until the other side has had enough
+                else:
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        assert said in refusal(lambda: cluster.check(f"127.0.0.1:{stranger.getsockname()[1]}"))
+        thread.join()

@@ -18,7 +18,7 @@ import pytest
 from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.scaling import submission
 from saddlepoint.scaling.cluster import token
-from saddlepoint.scaling.submission import Jobs, checked_address
+from saddlepoint.scaling.submission import Jobs, Submitted, checked_address
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "cluster"
 TOKEN = "a-token-of-this-test-0123456789abcdef"
@@ -230,7 +230,7 @@ def test_nobody_at_the_address_is_said_in_a_line_and_soon(
     assert refusal(lambda: Jobs(f"http://127.0.0.1:{port}")).startswith(
         f"no Ray cluster answers at http://127.0.0.1:{port}"
     )
-    monkeypatch.setattr(submission, "LIMITS", (0.5, 0.5))
+    monkeypatch.setattr(submission, "GREETING_LIMITS", (0.5, 0.5))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         assert "timed out" in refusal(lambda: Jobs(f"http://127.0.0.1:{port}"))
@@ -239,6 +239,27 @@ def test_nobody_at_the_address_is_said_in_a_line_and_soon(
     assert "404" in refusal(lambda: Jobs(f"http://127.0.0.1:{server.server_port}"))
     server.shutdown()
     server.server_close()
+
+
+SETUP = """runtime_env setup failed: Failed to set up runtime environment.
+Could not create the actor because its associated runtime env failed to be created.
+[Node 192.0.2.2] Traceback (most recent call last):
+Last 50 lines of stdout:
+    ERROR: Could not find a version that satisfies the requirement nonesuch (from versions: none)
+    ERROR: No matching distribution found for nonesuch
+"""  # as Ray 2.60 gives it, shortened
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (SETUP, "its environment cannot be made on the nodes: No matching distribution found for nonesuch"),
+        (SETUP.partition("Last 50")[0], "runtime_env setup failed: Failed to set up runtime environment."),
+        ("exit code 1, last available logs (truncated to 20,000 chars):\nERROR: of the job", "exit code 1"),
+    ],
+)
+def test_why_a_job_failed_is_a_line(message: str, reason: str) -> None:
+    assert Submitted("digits-1a2b", "FAILED", message, 1.0, 2.0).reason == reason
 
 
 WHOLE = ["one\n", "two\nthree\n", "four\n", "five\n"]

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,14 @@ def test_a_death_that_shows_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) 
     assert watch.died(patience=10.0) == "Ray's node process (raylet)"
 
 
+LINE = "saddle: Ray's head process (gcs_server) died; everything is on disk, and the same command goes on\n"
+
+
+def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """In an interpreter of its own, which it may end."""
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=90)
+
+
 PROGRAM = """
 import os, time
 import ray
@@ -65,12 +72,8 @@ print("went on")
 
 
 def test_the_driver_comes_to_rest_and_says_one_line() -> None:
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(PROGRAM)], capture_output=True, text=True, timeout=90)
-    assert done.returncode == 1
-    assert done.stdout == "at rest"
-    assert done.stderr == (
-        "saddle: Ray's head process (gcs_server) died; everything is on disk, and the same command goes on\n"
-    )
+    done = run(PROGRAM)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "at rest", LINE)
 
 
 def test_afterwards_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,13 +100,45 @@ with watching_it_start():
 """
 
 
-def test_a_head_that_dies_while_ray_starts_ends_the_driver(tmp_path: Path) -> None:
-    """Before Ray stands it knows of no node; its head process is a child all the same. Here it is `cat`, renamed."""
-    head = tmp_path / "gcs_server"
-    head.symlink_to(shutil.which("cat") or "/bin/cat")
-    program = [sys.executable, "-c", textwrap.dedent(STARTING), str(head)]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=90)
-    assert (done.returncode, done.stdout) == (1, "still starting\n")
-    assert done.stderr == (
-        "saddle: Ray's head process (gcs_server) died; everything is on disk, and the same command goes on\n"
-    )
+@pytest.fixture
+def head(tmp_path: Path) -> Path:
+    """A program that goes by the name of Ray's head process: `cat`."""
+    path = tmp_path / "gcs_server"
+    path.symlink_to(shutil.which("cat") or "/bin/cat")
+    return path
+
+
+def test_a_head_that_dies_while_ray_starts_ends_the_driver(head: Path) -> None:
+    """Before Ray stands it knows of no node; its head process is a child all the same."""
+    done = run(STARTING, str(head))
+    assert (done.returncode, done.stdout, done.stderr) == (1, "still starting\n", LINE)
+
+
+SILENT = """
+import subprocess, sys, threading
+from ray._private import node
+from saddlepoint.scaling.watch import watching_it_start
+
+with watching_it_start():
+    head = subprocess.Popen([sys.argv[1]], stdin=subprocess.PIPE)
+    threading.Timer(1.0, head.kill).start()
+    node.wait_for_persisted_port(sys.argv[2], "ab" * 28, "gcs_server_port", timeout_ms=30000)
+"""
+
+
+def test_a_head_that_dies_before_it_has_told_its_port_is_not_waited_for(head: Path) -> None:
+    """Ray's own wait would hold the interpreter for 30 s, and then say that it timed out."""
+    done = run(SILENT, str(head), str(head.parent))
+    assert (done.returncode, done.stderr) == (1, LINE)
+
+
+def test_a_port_is_found_as_ray_finds_it_and_its_absence_told_in_rays_words(tmp_path: Path) -> None:
+    theirs = ray._private.node.wait_for_persisted_port
+    (tmp_path / f"gcs_server_port_{'ab' * 28}").write_text("6379")
+    with watch.watching_it_start():
+        ours = ray._private.node.wait_for_persisted_port
+        assert ours is not theirs
+        assert ours(str(tmp_path), "ab" * 28, "gcs_server_port", timeout_ms=100) == 6379
+        with pytest.raises(RuntimeError, match="Timed out"):
+            ours(str(tmp_path), "ab" * 28, "other_port", timeout_ms=100)
+    assert ray._private.node.wait_for_persisted_port is theirs

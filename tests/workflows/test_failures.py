@@ -12,8 +12,9 @@ from saddlepoint.scaling.jobs import End, Execution, Source
 from saddlepoint.spec import Pipeline
 from saddlepoint.tracking.query import TrackedRun, children, history, sweeps
 from saddlepoint.workflows import sweep as sweep_room
+from saddlepoint.workflows import trials as trials_room
 from saddlepoint.workflows.failures import STANDSTILLS
-from saddlepoint.workflows.sweep import sweep
+from saddlepoint.workflows.sweep import Interrupted, sweep
 
 Small = Callable[..., Pipeline]
 
@@ -119,34 +120,41 @@ def test_different_failures_do_not_stop_the_sweep(
     assert len({trial.reason for trial in trials}) == 4
 
 
-def losing(at: dict[int, int]) -> Callable[..., Execution]:
-    """The executor, in this process, whose worker of trial n dies after the `at[n]`-th report that it takes."""
-    left = dict(at)
+class Losing:
+    """The executor, in this process: the k-th worker of trial n dies after the `at[n][k]`-th report that it makes, and
+    before its checkpoint. stop: the command ends with the first of them."""
 
-    def execute(source: Source, run: Callable[..., None], **_: Any) -> Execution:
+    def __init__(self, at: dict[int, list[int]], *, stop: bool = False) -> None:
+        self.at, self.stop, self.deaths = at, stop, 0
+
+    def __call__(self, source: Source, run: Callable[..., None], **_: Any) -> Execution:
         ended = []
         while (job := source.next()) is not None:
-            end, heard = End("done"), 0
+            lives, heard = self.at.get(job.number), 0
+            last = lives.pop(0) if lives else None
 
-            def report(values: dict[str, Any], number: int = job.number) -> None:
+            def report(values: dict[str, Any], number: int = job.number, last: int | None = last) -> None:
                 nonlocal heard
-                if left.get(number) == heard:
-                    raise ConnectionResetError
-                source.result(number, values)
-                heard += 1
-                if left.get(number) == heard:
-                    left.pop(number) if heard else None
+                if heard != last:
+                    source.result(number, values)
+                    heard += 1
+                if heard == last:
                     raise ConnectionResetError
 
+            end = End("done")
             try:
                 run(job.payload, report)
             except ConnectionResetError:
                 end = End("lost", "worker lost")
+                self.deaths += 1
             source.ended(job.number, end)
+            if self.deaths and self.stop:
+                return Execution(tuple(ended), interrupted=True, workers=1, wall=1.0, busy=1.0)
             ended.append(job.number)
         return Execution(tuple(ended), interrupted=False, workers=1, wall=1.0, busy=1.0)
 
-    return execute
+
+CALM = ("search.trials=2", "search.pruner=none", "search.sampler=random")
 
 
 def test_a_lost_worker_costs_nothing_but_the_rounds_since_its_checkpoint(
@@ -156,30 +164,61 @@ def test_a_lost_worker_costs_nothing_but_the_rounds_since_its_checkpoint(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    change = ("search.trials=2", "search.pruner=none", "search.sampler=random")
-    whole = sweep(small("name=whole", *change))
-    monkeypatch.setattr(sweep_room, "execute", losing({0: 2, 1: 1}))
-    broken = sweep(small("name=broken", *change))
+    whole = sweep(small("name=whole", *CALM))
+    losing = Losing({0: [2], 1: [1]})  # with a checkpoint of round 4, and with none
+    monkeypatch.setattr(sweep_room, "execute", losing)
+    monkeypatch.setattr(trials_room, "node", lambda: f"10.0.0.{losing.deaths}")
+    broken = sweep(small("name=broken", *CALM))
 
     for before, after in zip(whole, broken, strict=True):
         assert (after.state, after.value, after.intermediate) == (before.state, before.value, before.intermediate)
         assert after.attrs["lost"] == 1
+        assert "went_on" not in before.attrs
+    assert [trial.attrs["went_on"] for trial in broken] == [[8], [4]]
+    assert [trial.attrs["nodes"] for trial in broken] == [["10.0.0.0", "10.0.0.1"], ["10.0.0.1", "10.0.0.2"]]
     capsys.readouterr()
     assert saddle("show", "broken") == 0
-    assert capsys.readouterr().out.count("lost its worker once") == 2
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "lost its worker once, heard of again at round 8" in shown
+    assert "lost its worker once, heard of again at round 4" in shown
     parent = next(run for run in sweeps(None) if run.name == "broken")
-    for run in children(None, parent.sweep):
+    runs = {run.key: run for run in children(None, parent.sweep)}
+    for run in runs.values():
         assert run.status == "FINISHED"
         assert run.tags["saddle.lost"] == "1"
         assert [step for step, _ in history(None, run.run_id, "fid")] == [4, 8, 12]
+    first = runs["trial-0000"].tags
+    assert (first["saddle.went_on"], first["saddle.nodes"]) == ("8", "10.0.0.0, 10.0.0.1")
+
+
+def test_each_loss_has_the_round_of_the_report_after_it(
+    workplace: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two in a row, of which the second worker says nothing; and a third, later on."""
+    monkeypatch.setattr(sweep_room, "execute", Losing({0: [2, 0, 2]}))
+    first, second = sweep(small(*CALM))
+    assert (first.attrs["lost"], first.attrs["went_on"]) == (3, [8, 8, 12])
+    assert not {"lost", "went_on"} & second.attrs.keys()
+
+
+def test_a_command_that_ends_after_the_loss_knows_of_it_when_it_goes_on(
+    workplace: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_room, "execute", Losing({0: [3]}, stop=True))
+    with pytest.raises(Interrupted):
+        sweep(small(*CALM))
+    monkeypatch.setattr(sweep_room, "execute", Losing({}))
+    first, _ = sweep(small(*CALM))
+    assert first.attrs["went_on"] == [12]
 
 
 def test_a_trial_that_kills_its_worker_each_time_at_the_same_place_fails(
     workplace: Path, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_room, "execute", losing({0: 0}))
+    monkeypatch.setattr(sweep_room, "execute", Losing({0: [0] * STANDSTILLS}))
     poisoned, well = sweep(small("search.trials=2", "search.pruner=none"))
     assert poisoned.state == "failed"
     assert poisoned.reason == f"its worker died {STANDSTILLS} times in a row at round 0"
     assert poisoned.attrs["lost"] == STANDSTILLS
+    assert "went_on" not in poisoned.attrs
     assert well.state == "complete"

@@ -386,4 +386,4 @@ def test_on_a_cluster_that_loses_a_node_a_submitted_sweep_comes_to_a_champion(pr
     """`python benchmarks/cluster` in short: three nodes, two trials at once, one node killed in their midst."""
     checks = program.run(workers=2, trials=3, rounds=1500, whole=False)
     assert checks.passed, checks.table()
-    assert len(checks.rows) == 15
+    assert len(checks.rows) >= 16  # and one more where each node has an address of its own

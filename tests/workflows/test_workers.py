@@ -1,5 +1,6 @@
 """Several workers train as one process would: alone and inside of a sweep, killed, interrupted, pruned."""
 
+import logging
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import pytest
 import ray
 from ray.util import placement_group_table
 
-from saddlepoint.errors import SaddleError
+from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.scaling import cluster
 from saddlepoint.scaling.group import play
 from saddlepoint.scaling.jobs import End, LastReport, Resources
@@ -198,8 +199,25 @@ def test_workers_that_cannot_be_are_refused_in_a_line_before_anything_is_begun(
     said = capsys.readouterr().err
     assert said.startswith(line.removesuffix("\n"))
     assert said.count("\n") == 1
-    assert not list(place.rglob("*.db"))
-    assert not list(place.rglob("tracking"))
+    assert list(place.iterdir()) == []
+
+
+def test_a_refusal_leaves_what_was_there_and_nothing_else(
+    cpus: int, toy: Small, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        logging.getLogger("ray").warning("what Ray says while it starts")
+        assert "while it starts" in (place / "runs" / name / "ray.log").read_text()
+        raise UserError("no room")
+
+    monkeypatch.setattr(workers, "fitting", full)
+    (place / "runs" / "it").mkdir(parents=True)
+    (place / "runs" / "it" / "ray.log").write_text("of an earlier life\n")
+    for name in ("it", "new/it"):
+        with pytest.raises(UserError, match="no room"), workers.ready(toy(TWO), place / "runs" / name):
+            pytest.fail("it went on")
+    assert [path.name for path in (place / "runs").rglob("*")] == ["it", "ray.log"]
+    assert (place / "runs" / "it" / "ray.log").read_text().startswith("of an earlier life\n")
 
 
 def test_one_worker_needs_no_ray(toy: Small, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

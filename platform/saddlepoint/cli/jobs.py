@@ -120,8 +120,7 @@ def _follow(at: "Jobs", job: str, json: bool = False) -> None:
     if json:
         print_json(ended)
     if ended.status != "SUCCEEDED":
-        reason = ended.message.partition("\n")[0].partition(", last available logs")[0]
-        raise SaddleError(f"job {job} {ended.status}: {reason}; look: saddle logs {job}")
+        raise SaddleError(f"job {job} {ended.status}: {ended.reason}; look: saddle logs {job}")
 
 
 @contextmanager

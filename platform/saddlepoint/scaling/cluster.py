@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray.exceptions import AuthenticationError, RayError
 from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.scaling.watch import watching_it_start
 
+GREETING = 5.0  # seconds that a head may take to answer at all
 _OBJECT_STORE = 200 * 2**20  # bytes; reports are small, and the store is taken from shared memory at once
 
 
@@ -79,9 +81,9 @@ def running(*, cpus: int | None = None, log: Path) -> Iterator[None]:
 
 
 def redirect(log: Path) -> None:
-    """Lets Ray's and Tune's loggers write to the file `log` and nowhere else."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(log, delay=True)
+    """Lets Ray's and Tune's loggers write to the file `log`, made with its folder at the first word, and nowhere
+    else."""
+    handler = _Log(log, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("ray")
     for old in logger.handlers[:]:
@@ -92,6 +94,12 @@ def redirect(log: Path) -> None:
     logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # it misses Tune's result files, which we forgo
     # What Ray has to say of lost workers it prints, and has no switch for that.
     ray._private.worker.print_to_stdstream = lambda data, **_: logger.warning("\n".join(data["lines"]))
+
+
+class _Log(logging.FileHandler):
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
 
 
 def check(address: str) -> None:
@@ -105,10 +113,15 @@ def check(address: str) -> None:
     if "//" in address or not port.isdigit():
         raise UserError(f"RAY_ADDRESS: {address!r} should be HOST:PORT of a cluster's head, as seen from inside")
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        reason = error.strerror or error
+        with socket.create_connection((host, int(port)), timeout=GREETING) as connection:
+            stranger = not _encrypted() and not _greets(connection)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: {reason}") from None
+    if stranger:
+        raise UserError(
+            f"RAY_ADDRESS: what listens at {address!r} is no Ray cluster; its head listens at port 6379 by default"
+        )
     ours = token()
     if _welcome(address):
         return
@@ -121,6 +134,20 @@ def check(address: str) -> None:
         if _welcome(address):
             return
     raise UserError(f"{ours.source}: the cluster at {address!r} takes another token; {TAKES_ANOTHER}")
+
+
+def _encrypted() -> bool:
+    """Whether Ray talks TLS, in which the first words are others."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
+def _greets(connection: socket.socket) -> bool:
+    """Whether it is gRPC that answers there, as Ray's head does: HTTP/2, in which both sides begin with a frame of
+    settings (RFC 9113, 3.4). Of anything else Ray would hope for 40 s that it is one after all."""
+    settings = 4  # the kind of a frame: its fourth byte
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, settings, 0, 0, 0, 0, 0]))
+    with connection.makefile("rb") as answer:
+        return answer.read(4)[3:] == bytes([settings])
 
 
 def _welcome(address: str) -> bool:

@@ -1,4 +1,5 @@
-"""How many jobs fit on the cluster, and how a job's share is divided so that no two of them starve each other."""
+"""How many jobs fit on the cluster, where they are, and how a job's share is divided so that no two of them starve
+each other."""
 
 from dataclasses import replace
 
@@ -19,6 +20,11 @@ def fitting(resources: Resources, what: str = "a job") -> int:
         found = ", ".join(f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if resources.gpus else "") for cpus, gpus in machines)
         raise UserError(f"resources: {what} asks for {resources}, the nodes have {found or 'nothing'}")
     return fit
+
+
+def node() -> str:
+    """The address by which Ray knows the machine that this process is on, as `ray status` shows it."""
+    return str(ray.util.get_node_ip_address())
 
 
 def starter(resources: Resources, jobs: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +21,11 @@ from saddlepoint.scaling.cluster import SET_A_TOKEN, TAKES_ANOTHER, token
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 LIMITS = (5.0, 60.0)  # seconds to connect, and to wait for an answer; Ray's client alone would wait for ever
+GREETING = "/api/version"  # the first question, which a dashboard answers by itself
+GREETING_LIMITS = (5.0, 10.0)
 PATIENCE = 60.0  # seconds that a followed cluster may be silent
 STOPPING = 60.0  # seconds from the stop signal to the kill
+_SETUP = "runtime_env setup failed"
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -39,6 +43,14 @@ class Submitted:
     @property
     def over(self) -> bool:
         return self.status in _OVER
+
+    @property
+    def reason(self) -> str:
+        """The message in a line: without the log's tail; of an installation that fails, what pip said last."""
+        said = re.findall(r"^\s*ERROR: (.+)$", self.message, re.MULTILINE)
+        if self.message.startswith(_SETUP) and said:
+            return f"its environment cannot be made on the nodes: {said[-1]}"
+        return self.message.partition("\n")[0].partition(", last available logs")[0]
 
 
 class Jobs:
@@ -196,8 +208,8 @@ class _Refused(SaddleError):
 
 
 class _Client(JobSubmissionClient):  # type: ignore[misc]
-    """Ray's own, which waits no longer than LIMITS, and at the address that it is given: Ray's would rather go to the
-    one in the environment."""
+    """Ray's own, which waits no longer than these limits, and at the address that it is given: Ray's would rather go
+    to the one in the environment."""
 
     def __init__(self, address: str, headers: dict[str, str]) -> None:
         before = os.environ.get(ADDRESS)
@@ -211,7 +223,8 @@ class _Client(JobSubmissionClient):  # type: ignore[misc]
                 os.environ[ADDRESS] = before
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        return super()._do_request(method, endpoint, **{"timeout": LIMITS, **options})
+        limits = GREETING_LIMITS if endpoint == GREETING else LIMITS
+        return super()._do_request(method, endpoint, **{"timeout": limits, **options})
 
 
 def checked_address(address: str | None) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 import ray
+from ray._private import node
 
 HEAD = {"gcs_server": "Ray's head process (gcs_server)", "raylet": "Ray's node process (raylet)"}
 EVERY = 0.25  # seconds between two looks
@@ -24,8 +25,8 @@ def died(patience: float = 0.0) -> str | None:
     """
     until = time.monotonic() + patience
     while True:
-        node = ray._private.worker._global_node
-        gone = {kind for kind, _ in node.dead_processes()} if node is not None else set()
+        here = ray._private.worker._global_node
+        gone = {kind for kind, _ in here.dead_processes()} if here is not None else set()
         found = next((name for kind, name in HEAD.items() if kind in gone), None)
         if found or time.monotonic() >= until:
             return found
@@ -67,8 +68,31 @@ def watching_it_start() -> Iterator[None]:
     def died() -> str | None:
         return next((HEAD[name] for pid, name in _dead_children() if name in HEAD and (pid, name) not in before), None)
 
-    with watching(lambda: None, died):
+    with watching(lambda: None, died), _patient_but_awake():
         yield
+
+
+@contextmanager
+def _patient_but_awake() -> Iterator[None]:
+    """Ray waits up to 30 s for the port of its head, and holds the interpreter all the while: nobody could watch. Here
+    it looks for it now and then."""
+    look = node.wait_for_persisted_port
+
+    def wait(*names: str, timeout_ms: int) -> int:
+        until = time.monotonic() + timeout_ms / 1e3
+        while True:
+            try:
+                return int(look(*names, timeout_ms=1, poll_interval_ms=1))
+            except RuntimeError:  # not yet
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(0.05)
+
+    node.wait_for_persisted_port = wait
+    try:
+        yield
+    finally:
+        node.wait_for_persisted_port = look
 
 
 def _dead_children() -> set[tuple[int, str]]:

@@ -30,7 +30,7 @@ from .needs import needs
 from .provenance import run_tags
 from .structures import structures
 from .trial import work
-from .trials import Trials
+from .trials import Trials, from_its_node
 
 View = Callable[[Trials], AbstractContextManager[Any]]  # shows the trials while they run
 
@@ -90,7 +90,7 @@ class Sweep:
             with self.view(trials), watching(partial(self._rest, trials)):
                 execution = execute(
                     trials,
-                    work,
+                    partial(from_its_node, work),
                     resources=needs(self.pipeline.resources),
                     storage=self.folder.path / "ray",
                     log=self.folder.log,

@@ -7,11 +7,12 @@ and both spool and ledger know what they have heard.
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..scaling.jobs import End, Job
+from ..scaling.places import node
 from ..search.ledger import Ledger
 from ..search.records import Outcome, Suggestion
 from ..spec import Pipeline
@@ -31,7 +32,17 @@ STATUS: dict[Outcome, Status] = {
     Outcome.OUT_OF_MEMORY: "FAILED",
     Outcome.FAILED: "FAILED",
 }
+NODE = "node"  # in a report: where the process is that made it
 LESS = 0.5  # of the workers are at work beside a trial that ran out of memory, when it is tried again
+
+
+def from_its_node(
+    work: Callable[[Any, Callable[[dict[str, Any]], None]], None],
+    order: Any,
+    report: Callable[[dict[str, Any]], None],
+) -> None:
+    """What a worker does: the work, each report of which says where it was made."""
+    work(order, lambda values: report({**values, NODE: node()}))
 
 
 @dataclass
@@ -164,7 +175,8 @@ class Trials:
                 self._ends[number] = (ended, None, report[ended.value])
                 return False
         self.failures.heard(number)
-        told = Report(**report)
+        told = Report(**{name: value for name, value in report.items() if name != NODE})
+        self._heard(number, told.round, report[NODE])
         log_report(self.tracker, self.key(number), told)
         scores = {name: told.metrics[name] for name in self.objective.names}
         value = scores[self.objective.metric.name]
@@ -182,6 +194,16 @@ class Trials:
         seen = ", ".join(f"{name} {score:.4g}" for name, score in scores.items())
         self._ends[number] = (Outcome.PRUNED, None, f"{seen} at round {told.round}")
         return True
+
+    def _heard(self, number: int, round: int, place: str) -> None:
+        """Notes where the trial is played; and for each worker that it lost, the round of the first report after that:
+        of one that went on, it is the one after its checkpoint; of one that had to begin again, the first of all."""
+        notes = self.rows[number].notes
+        nodes, went_on = notes.get("nodes", []), notes.get("went_on", [])
+        if nodes[-1:] != [place]:
+            self._note(number, nodes=[*nodes, place])
+        if silent := notes.get("lost", 0) - len(went_on):
+            self._note(number, went_on=went_on + [round] * silent)
 
     def ended(self, number: int, end: End) -> None:
         outcome, scores, reason = self._ends.pop(number, (None, None, None))
@@ -219,8 +241,12 @@ class Trials:
     def _settle(self, number: int, outcome: Outcome, scores: Mapping[str, float] | None, reason: str) -> None:
         """The end in the tracker's spool first, then in the ledger, then on the disk."""
         tags = {"saddle.outcome": outcome.value, "saddle.reason": reason}
-        if lost := self.rows[number].notes.get("lost"):
+        notes = self.rows[number].notes
+        if lost := notes.get("lost"):
             tags["saddle.lost"] = str(lost)
+        for name in ("went_on", "nodes"):
+            if name in notes:
+                tags[f"saddle.{name}"] = ", ".join(map(str, notes[name]))
         self.tracker.tag(self.key(number), tags)
         self.tracker.finish(self.key(number), STATUS[outcome])
         self.ledger.tell(number, outcome, scores, reason=reason or None)

@@ -1,11 +1,11 @@
 """One training on several workers of a Ray cluster, or of this machine: every one plays what a trial would play."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import SaddleError
+from ..errors import SaddleError, UserError
 from ..scaling import cluster
 from ..scaling.group import play
 from ..scaling.places import fitting
@@ -25,9 +25,20 @@ MEGABYTES = "megabytes"  # in a report: the peak of the process that made it
 
 @contextmanager
 def ready(pipeline: Pipeline, folder: Path) -> Iterator[None]:
-    """With Ray running, and room on it for the training. Raises UserError if there is none."""
-    with cluster.running(log=folder / "ray.log"):
-        fitting(needs(pipeline.resources), "the training")
+    """With Ray running, and room on it for the training. Raises UserError if there is none, and leaves nothing."""
+    log, absent = folder / "ray.log", [place for place in (folder, *folder.parents) if not place.exists()]
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(cluster.running(log=log))
+            fitting(needs(pipeline.resources), "the training")
+        except UserError:
+            stack.close()
+            if folder in absent:
+                log.unlink(missing_ok=True)  # what Ray said while it started
+            for place in absent:
+                with suppress(OSError):  # it was not made, or somebody else works in it
+                    place.rmdir()
+            raise
         yield
 
 

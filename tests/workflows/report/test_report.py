@@ -1,136 +1,19 @@
-"""The report's page: read back as a browser would, and held against the ledger."""
+"""The report's page holds what the ledger holds: its trials, its charts, its verdict."""
 
-import base64
 import dataclasses
-import io
-import json
 import re
-import time
-from collections.abc import Callable
-from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
-from typer.testing import CliRunner
 
-from saddlepoint.cli import report as cli_report
-from saddlepoint.search.ledger import Ledger
 from saddlepoint.search.records import Outcome
-from saddlepoint.spec import Pipeline
-from saddlepoint.tracking.registry import RegisteredVersion
-from saddlepoint.workflows.confirm import CONFIRMATION, Candidate, Confirmation
-from saddlepoint.workflows.evidence import estimates
-from saddlepoint.workflows.folder import Folder
-from saddlepoint.workflows.report import Report, report, tracked
-from saddlepoint.workflows.report import page as page_room
+from saddlepoint.workflows.report import report
 from saddlepoint.workflows.report.facts import decisions, duration, effort, gather, verdict
-from saddlepoint.workflows.sweep import open_ledger
+
+from .conftest import ROUNDS
 
 HOSTILE = "ValueError: </td><script>alert('1')</script> & <img src=http://evil.example/x>"
-ROUNDS = (4, 8, 12)
 Scores = dict[str, float]
-Play = Callable[[int, dict[str, Any], int], Scores | str]
-
-
-class Page(HTMLParser):
-    """Tables as rows of texts, all text outside scripts, what is referred to, and the scripts' contents."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tables: list[list[list[str]]] = []
-        self.words, self.references, self.scripts = "", [], []
-        self.tags: list[str] = []
-        self._inside, self._cell = "", False
-        self.feed(text)
-        self.words = " ".join(self.words.split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.references += [value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")]
-        match tag:
-            case "script" | "style":
-                self._inside = tag
-                self.scripts += [""] if tag == "script" else []
-            case "table":
-                self.tables.append([])
-            case "tr":
-                self.tables[-1].append([])
-            case "td" | "th":
-                self.tables[-1][-1].append("")
-                self._cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._inside:
-            self._inside = ""
-        if tag in ("td", "th"):
-            self.words += " "
-        self._cell = self._cell and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts[-1] += data
-        elif not self._inside:
-            self.words += data
-            if self._cell:
-                self.tables[-1][-1][-1] += data
-
-    def table(self, head: str) -> list[dict[str, str]]:
-        """The rows of the table whose first column bears that name."""
-        for names, *rows in self.tables:
-            names = [" ".join(name.split()) for name in names]
-            if names[0] == head:
-                return [dict(zip(names, (" ".join(cell.split()) for cell in row), strict=False)) for row in rows]
-        raise AssertionError(f"no table that begins with {head!r}")
-
-    @property
-    def figures(self) -> dict[str, Any]:
-        return json.loads(self.scripts[1])
-
-
-@pytest.fixture
-def swept(tmp_path: Path, toy_content: dict[str, Any]) -> Callable[..., tuple[Pipeline, Folder, Ledger]]:
-    """`swept(5, play, objective={...})`: a sweep of 5 trials; `play(number, values, round)` gives its scores, or why
-    it diverged. Nothing is trained."""
-
-    def sweep(n: int, play: Play, **changes: Any) -> tuple[Pipeline, Folder, Ledger]:
-        toy_content["search"] |= {"trials": 30, "min_rounds": 4, "pruner": "none", "sampler": "random"} | changes.pop(
-            "search", {}
-        )
-        pipeline = Pipeline.parse(toy_content | changes)
-        folder = Folder.of(pipeline, tmp_path)
-        folder.begin(pipeline)
-        ledger = open_ledger(pipeline, folder)
-        while suggestion := ledger.next(n):
-            number = suggestion.number
-            for at in ROUNDS:
-                scores = play(number, suggestion.values, at)
-                if isinstance(scores, str):
-                    outcome = Outcome.FAILED if scores.startswith("ValueError") else Outcome.DIVERGED
-                    ledger.tell(number, outcome, reason=scores)
-                    break
-                ledger.note(number, seconds=at / 2)
-                if ledger.report(number, at, scores):
-                    ledger.tell(number, Outcome.PRUNED, reason=f"{scores} at round {at}")
-                    break
-            else:
-                ledger.tell(number, Outcome.COMPLETE, scores)
-        return pipeline, folder, ledger
-
-    return sweep
-
-
-@pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Report, Page]]:
-    """The report of the sweep, written and read; without the megabytes of plotly.js."""
-    monkeypatch.setattr(page_room, "get_plotlyjs", lambda: "plotly")
-
-    def read() -> tuple[Report, Page]:
-        written = report("toy", root=tmp_path)
-        return written, Page(written.path.read_text())
-
-    return read
 
 
 def falling(number: int, values: dict[str, Any], at: int) -> Scores:
@@ -231,9 +114,9 @@ def test_what_a_user_wrote_is_text_and_never_markup(swept, page):
     assert "alert('1')</script>" not in written.path.read_text()
 
 
-def test_the_page_needs_nothing_but_itself(swept, tmp_path):
+def test_the_page_needs_nothing_but_itself(swept, read, tmp_path):
     swept(17, mixed)  # enough to say what matters
-    shown = Page(report("toy", root=tmp_path).path.read_text())
+    shown = read(report("toy", root=tmp_path).path)
     assert all(reference.startswith("data:") for reference in shown.references)
     own = "".join(shown.scripts[1:])
     assert not re.search(r"https?://(?!evil)|@import|url\(", own)
@@ -333,123 +216,6 @@ def test_trials_outside_a_changed_space_are_listed_and_no_more(swept):
     assert 0 not in facts.places
     assert facts.counts == {"complete": 4}
     assert facts.effort.spent == 48
-
-
-def confirmation(folder: Folder) -> Confirmation:
-    def candidate(name: str, *emds: float, failures: tuple[str, ...] = ()) -> Candidate:
-        scores = [{"emd": emd, "recall": 0.5} for emd in emds]
-        return Candidate(
-            name=name,
-            values={"clip": 0.1},
-            seeds=list(range(len(emds))),
-            scores=scores,
-            estimates=estimates(scores, 0.9),
-            feasible=True,
-            folders=[folder.path / name for _ in emds],
-            keys=[],
-            failures=list(failures),
-        )
-
-    result = Confirmation(
-        metric="emd",
-        second=None,
-        seeds=3,
-        draws=5,
-        confidence=0.9,
-        bounds=[],
-        floor={"emd": 0.5},
-        candidates=[
-            candidate("trial <7>", 1.0, 2.0, 3.0),
-            candidate("published defaults", 5.0, failures=(HOSTILE,)),
-            candidate("trial 9", failures=("no",)),
-        ],
-    )
-    (folder.path / CONFIRMATION).write_text(json.dumps(dataclasses.asdict(result), default=str))
-    return result
-
-
-def test_the_confirmation_is_shown_with_its_intervals(swept, page):
-    _, folder, _ = swept(2, falling)
-    result = confirmation(folder)
-    shown = page()[1]
-    rows = shown.table("configuration")
-    assert rows[0]["configuration"] == "floor: real data"
-    assert rows[0]["emd"] == "0.5"
-    # 2 ± t(0.95, 2 degrees) * 1 / sqrt(3) = 2.920 / 1.732
-    assert (rows[1]["configuration"], rows[1]["emd"], rows[1]["seeds"]) == ("trial <7>", "2 ± 1.69", "3")
-    assert (rows[2]["configuration"], rows[2]["emd"], rows[2]["seeds"]) == ("published defaults", "5", "1")
-    assert HOSTILE in shown.words
-    dots = next(t for t in shown.figures["confirmed emd"]["data"] if "error_x" in t)
-    assert dots["x"] == [2.0, 5.0]
-    assert dots["error_x"]["array"] == pytest.approx([result.candidates[0].estimates["emd"].half, 0])
-    assert dots["y"] == ["trial &lt;7&gt;", "published defaults"]
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"candidates": [{"name": 1}]}', '{"candidates": 3}'])
-def test_a_confirmation_that_cannot_be_read_costs_a_line_and_no_page(swept, page, content):
-    _, folder, _ = swept(2, falling)
-    (folder.path / CONFIRMATION).write_text(content)
-    assert "confirmation.json cannot be read" in page()[1].words
-
-
-class Store:
-    """Stands for the tracking store."""
-
-    uri = "sqlite:///x"
-
-    def metrics(self, key: str) -> dict[str, float]:
-        return {"floor/emd": 0.25, "confirm/emd": 3.0}
-
-    def pictures(self, key: str, names: Any, at_most: int) -> dict[int, bytes]:
-        if key != "trial-0001":
-            return {}
-        content = io.BytesIO()
-        Image.new("L", (2000, 1000), 7).save(content, "PNG")
-        return {4: content.getvalue(), 1200: content.getvalue()}
-
-
-def test_pictures_floor_and_champion_come_from_the_store(swept, page, monkeypatch):
-    swept(2, lambda number, values, at: {"emd": 2.0 - number}, promote={"model": "toy"})
-    tags = {"saddle.name": "another", "saddle.promotion": "emd 1 beats 2 of <version> 6"}
-    bearer = RegisteredVersion(
-        name="toy", version=7, run_id=None, aliases=("champion",), tags=tags, description="", created=0
-    )
-    monkeypatch.setattr(tracked.Gallery, "of", lambda *_: Store())
-    monkeypatch.setattr(tracked, "champion", lambda *_: bearer)
-    shown = page()[1]
-    assert "the published defaults 2; the floor, which is real data, 0.25" in shown.words
-    assert "toy version 7 is champion, from the sweep another: emd 1 beats 2 of <version> 6." in shown.words
-    assert "round 4" in shown.words
-    assert "round 1,200" in shown.words
-    pictures = [Image.open(io.BytesIO(base64.b64decode(r.split(",")[1]))) for r in shown.references]
-    assert [p.size for p in pictures] == [(512, 256), (512, 256)]
-
-
-def test_a_store_that_does_not_answer_holds_nothing_up(swept, tmp_path, monkeypatch):
-    pipeline, folder, _ = swept(1, falling)
-
-    class Silent(Store):
-        def pictures(self, *_: Any) -> dict[int, bytes]:
-            time.sleep(30)
-            return {}
-
-    monkeypatch.setattr(tracked.Gallery, "of", lambda *_: Silent())
-    found = tracked.recall(folder, pipeline, [0], seconds=0.2)
-    assert found.trouble == "the tracking store did not answer within 0.2 s"
-    assert found.floor == {"emd": 0.25}  # what came before is kept
-
-
-def test_the_command_prints_where_the_page_is(swept, tmp_path, monkeypatch, refusal):
-    _, folder, _ = swept(2, falling)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "sweeps").symlink_to(tmp_path)
-    done = CliRunner().invoke(cli_report.app, ["toy", "--out", "x.html", "--json"])
-    assert done.exit_code == 0
-    assert json.loads(done.stdout)["path"] == "x.html"
-    assert json.loads(done.stdout)["trials"] == {"complete": 2}
-    assert Page((tmp_path / "x.html").read_text()).table("trial")
-    assert not (folder.path / "report.html").exists()
-    assert "toy" in refusal(lambda: report("toi", root=tmp_path))
 
 
 @pytest.mark.parametrize(
