@@ -9,7 +9,6 @@ everything, is the source's to say.
 
 import os
 import pickle
-import shutil
 import signal
 import threading
 import time
@@ -24,11 +23,12 @@ from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 
 from saddlepoint.errors import SaddleError
+from saddlepoint.remote import Place, discard
 from saddlepoint.scaling import group, mailbox
 from saddlepoint.scaling.cluster import redirect
 from saddlepoint.scaling.jobs import End, Execution, Job, LastReport, Report, Resources, Source
 from saddlepoint.scaling.places import fitting, starter, worker
-from saddlepoint.scaling.settings import settled
+from saddlepoint.scaling.settings import settled, stored
 from saddlepoint.scaling.watch import died, verdict
 
 
@@ -37,7 +37,7 @@ def execute(
     run: Callable[[Any, Report], None],
     *,
     resources: Resources,
-    storage: Path,
+    storage: Place,
     log: Path,
 ) -> Execution:
     """Runs the source's jobs, each as `run(payload, report)` on a worker, or on each of its workers, until there are
@@ -52,8 +52,8 @@ def execute(
     """
     redirect(log)
     desk = _Desk(source, fitting(resources), mailbox.make() if resources.workers > 1 else None)
-    scratch = storage.resolve() / "tune"
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = storage / "tune"
+    discard(scratch)
     started = time.perf_counter()
     try:
         with settled(_settings(desk.workers)), _signals(desk):
@@ -66,7 +66,7 @@ def execute(
         if desk.letters is not None:
             group.clear(desk.trials)  # Tune ends the process of a job that it stops, not what that has started
             ray.kill(desk.letters)
-        shutil.rmtree(scratch, ignore_errors=True)
+        discard(scratch)
     if desk.failure is not None:
         raise desk.failure
     if not desk.interrupted:
@@ -97,7 +97,7 @@ _REPORT, _END, _BUSY = "saddle_report", "saddle_end", "saddle_busy"
 
 
 def _on_worker(
-    run: Callable[[Any, Report], None], resources: Resources, storage: Path, letters: Any
+    run: Callable[[Any, Report], None], resources: Resources, storage: Place, letters: Any
 ) -> Callable[[dict[str, Any]], None]:
     def play(payload: Any, report: Report) -> End:
         try:
@@ -301,7 +301,7 @@ def _tuner(
     asking: _Asking,
     hearing: _Hearing,
     ending: _Ending,
-    scratch: Path,
+    scratch: Place,
 ) -> tune.Tuner:
     def name(trial: Any) -> str:
         return str(trial.config["job"].number)
@@ -317,7 +317,7 @@ def _tuner(
         ),
         run_config=tune.RunConfig(
             name=scratch.name,
-            storage_path=str(scratch.parent),
+            **stored(scratch.parent),
             stop=hearing,
             callbacks=[ending],
             failure_config=tune.FailureConfig(max_failures=0),
