@@ -1,11 +1,13 @@
 """Files and folders on pyarrow's filesystems: its own local and mock ones, and S3 as moto serves it on loopback."""
 
+import json
 import os
 import pickle
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +310,13 @@ def test_a_uri_of_no_kind_is_the_users_mistake_wherever_it_is_used(refusal: Refu
     assert "nope://" in refusal(lambda: Remote("nope://bucket/x").read_bytes())
     with pytest.raises(UserError):
         Remote("nope://bucket/x").exists()
+
+
+def test_it_is_a_value_that_json_and_dataclasses_take_as_they_take_a_path() -> None:
+    @dataclass
+    class Done:
+        folders: list[Remote]
+
+    assert json.dumps(asdict(Done([Remote("s3://bucket/x")])), default=str) == '{"folders": ["s3://bucket/x"]}'
+    with pytest.raises(AttributeError):
+        Remote("s3://bucket/x").uri = "s3://bucket/y"  # type: ignore[misc]

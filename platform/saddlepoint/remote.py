@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -38,7 +37,6 @@ FINAL = re.compile(
 ABSENT = re.compile(r"Status\(NOT_FOUND")  # what Arrow makes no FileNotFoundError of
 
 
-@dataclass(frozen=True)
 class Remote:
     """As much of pathlib.Path as is needed.
 
@@ -49,10 +47,24 @@ class Remote:
     and SaddleError, in one line, if the storage refuses or has not answered for two minutes.
     """
 
-    uri: str
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    @property
+    def uri(self) -> str:
+        return self._uri
 
     def __str__(self) -> str:
         return self.uri
+
+    def __repr__(self) -> str:
+        return f"Remote({self.uri!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Remote) and self.uri == other.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
 
     def __truediv__(self, name: str) -> "Remote":
         place, mark, query = self.uri.partition("?")
