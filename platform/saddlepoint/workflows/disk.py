@@ -59,12 +59,12 @@ def sweep_up(parent: Place) -> int:
 
 
 def _sweep_up(parent: Remote) -> int:
-    """One look at all that lies there, however much it is."""
-    inside: dict[Remote, list[PurePosixPath]] = {}
+    """Two looks at all that lies there, however much it is."""
+    inside: dict[Remote, list[PurePosixPath]] = {folder: [] for folder in parent.glob("[0-9]*")}
     for file in parent.files():
         way = PurePosixPath(file.path).relative_to(parent.path)
-        if len(way.parts) > 1:
-            inside.setdefault(parent / way.parts[0], []).append(way)
+        if (folder := parent / way.parts[0]) in inside:
+            inside[folder].append(way)
     left = [folder for folder, files in inside.items() if _is_rest(files)]
     for folder in left:
         folder.remove()
