@@ -84,6 +84,7 @@ def test_ray_is_given_what_pyarrow_calls_it(bucket: str) -> None:
     filesystem = pickle.loads(pickle.dumps(folder.filesystem))
     assert isinstance(filesystem, fs.S3FileSystem)
     assert folder.path == f"{bucket.removeprefix('s3://')}/pre/fix/a b"
+    assert Remote(bucket).path == bucket.removeprefix("s3://")
     assert filesystem.get_file_info(f"{folder.path}/x").size == 1
 
 

@@ -87,7 +87,8 @@ class Remote:
     def path(self) -> str:
         """As its filesystem knows it: "bucket/prefix/name"."""
         root, inside = self._parts
-        return join(_opened(root)[1], inside)
+        top = _opened(root)[1]
+        return join(top, inside) if inside else top
 
     @property
     def _parts(self) -> tuple[str, str]:

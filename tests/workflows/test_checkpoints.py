@@ -50,6 +50,7 @@ def place_of(name: str) -> Place:
     return Folder.existing(name).place
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_from_the_bucket_in_a_shell_that_knows_nothing_of_it(
     workplace: Path, small: Small, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +228,7 @@ def test_a_cap_counts_what_is_in_the_bucket(bucket: str) -> None:
         Disk(parent, cap=50, need=60).room([], set())
 
 
-LONGER = [*SMALL, *UNPRUNED, "training.rounds=120", "training.evaluate_every=40", "search.trials=2", "confirm.seeds=1"]
+LONGER = [*SMALL, *UNPRUNED, "training.rounds=60", "training.evaluate_every=20", "search.trials=2", "confirm.seeds=1"]
 
 
 def start(place: Path, **settings: str) -> subprocess.Popen[bytes]:
@@ -251,7 +252,7 @@ def test_killed_a_run_on_ray_goes_on_in_the_bucket_and_equals_one_that_lies_here
     process.wait()
     kept = checkpoint.load(begun[0])
     assert kept is not None
-    assert kept["round"] >= 40
+    assert kept["round"] >= 20
     process = start(workplace)
     assert process.wait(timeout=300) == 0, (workplace / "out.txt").read_text()
 
