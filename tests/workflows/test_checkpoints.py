@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.files import write_bytes
 from saddlepoint.generator import CARD, WEIGHTS, load_generator, save_generator
 from saddlepoint.remote import Place, Remote
+from saddlepoint.scaling.jobs import End
 from saddlepoint.spec import Pipeline
 from saddlepoint.tracking import registry
 from saddlepoint.training import checkpoint
+from saddlepoint.training.loop import Report
 from saddlepoint.training.setup import Setup
 from saddlepoint.training.state import CHECKPOINT, Training
 from saddlepoint.workflows import sweep as sweep_room
+from saddlepoint.workflows import workers
 from saddlepoint.workflows.disk import Disk, remove, size
 from saddlepoint.workflows.evaluate import evaluate
 from saddlepoint.workflows.folder import Folder
@@ -31,6 +35,7 @@ from saddlepoint.workflows.generate import load
 from saddlepoint.workflows.reconcile import reconcile
 from saddlepoint.workflows.run import Run, run
 from saddlepoint.workflows.sweep import Interrupted, sweep
+from saddlepoint.workflows.train import train_here
 
 from .conftest import SMALL, in_process
 
@@ -226,6 +231,37 @@ def test_a_cap_counts_what_is_in_the_bucket(bucket: str) -> None:
     assert disk.there() == set()
     with pytest.raises(SaddleError, match=r"search\.disk_gb"):
         Disk(parent, cap=50, need=60).room([], set())
+
+
+@contextmanager
+def unseen(pipeline: Pipeline) -> Iterator[Callable[[Report], None]]:
+    yield lambda report: None
+
+
+def test_what_several_workers_train_lies_apart_too_and_is_found_again(
+    toy: Callable[..., Pipeline], workplace: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storages: list[Place] = []
+
+    def alone(run: Any, payload: Any, hear: Any, *, storage: Place, **_: Any) -> End:
+        storages.append(storage)
+        run(payload, hear)
+        return End("done")
+
+    monkeypatch.setattr(workers, "ready", lambda pipeline, folder: nullcontext())
+    monkeypatch.setattr(workers, "play", alone)
+    here = train_here(toy(), Path("alone"), progress=unseen)
+    assert here.folder == workplace / "alone"
+    monkeypatch.setenv("SADDLE_CHECKPOINTS", bucket)
+    done = train_here(toy({"resources.workers": 2}), Path("it"), progress=unseen)
+    assert isinstance(done.folder, Remote)
+    assert str(done.folder).startswith(f"{bucket}/it-")
+    assert storages == [done.folder]
+    assert names(done.folder) == {CHECKPOINT, CARD, WEIGHTS}
+    assert done.scores == here.scores
+    assert {path.name for path in Path("it").iterdir()} == {"checkpoints", "tracking"}
+    monkeypatch.delenv("SADDLE_CHECKPOINTS")
+    assert train_here(toy(), Path("it"), progress=unseen).folder == done.folder  # with another number of workers, too
 
 
 LONGER = [*SMALL, *UNPRUNED, "training.rounds=60", "training.evaluate_every=20", "search.trials=2", "confirm.seeds=1"]

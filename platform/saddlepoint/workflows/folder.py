@@ -28,6 +28,7 @@ from ..spec import Pipeline
 ROOT = "sweeps"
 STORAGE = "SADDLE_STORAGE"
 CHECKPOINTS = "SADDLE_CHECKPOINTS"
+NOTE = "checkpoints"
 
 
 def home() -> Path:
@@ -62,6 +63,23 @@ def apart(name: str) -> Place | None:
     return parent / f"{name}-{secrets.token_hex(3)}"
 
 
+def settle(folder: Path, elsewhere: Place | None) -> None:
+    """Writes down, before anything begins, where that lies which workers write."""
+    (folder / NOTE).unlink(missing_ok=True)  # of a command that was killed right here
+    if elsewhere is not None:
+        write_text(folder / NOTE, f"{elsewhere}\n")
+    if isinstance(elsewhere, Path):
+        elsewhere.mkdir()
+
+
+def located(folder: Path) -> Place:
+    """Where that lies which workers write: in the folder, or where `settle` has put it."""
+    try:
+        return place((folder / NOTE).read_text().strip())
+    except FileNotFoundError:
+        return folder
+
+
 class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -69,7 +87,6 @@ class Folder:
         self.pipeline_file = self.path / "pipeline.yaml"
         self.tracking = self.path / "tracking"
         self.log = self.path / "sweep.log"
-        self._elsewhere = self.path / "checkpoints"
 
     @classmethod
     def of(cls, pipeline: Pipeline, root: Path | None = None) -> "Folder":
@@ -86,11 +103,8 @@ class Folder:
 
     @property
     def place(self) -> Place:
-        """What the workers write lies there: here, or where `begin` has put it."""
-        try:
-            return place(self._elsewhere.read_text().strip())
-        except FileNotFoundError:
-            return self.path
+        """What the workers write lies there."""
+        return located(self.path)
 
     def apart(self) -> Place | None:
         """Where the trials shall lie, if this sweep is yet to begin and that is not here; see `apart`."""
@@ -123,13 +137,8 @@ class Folder:
                     f"({_difference(before, pipeline, extend)}); give this one a name of its own: "
                     f"--set name={self.name}-2"
                 )
-        self.path.mkdir(parents=True, exist_ok=True)
         if not self.pipeline_file.exists():
-            self._elsewhere.unlink(missing_ok=True)  # of a command that was killed right here
-            if elsewhere is not None:
-                write_text(self._elsewhere, f"{elsewhere}\n")
-        if isinstance(self.place, Path):
-            self.place.mkdir(exist_ok=True)
+            settle(self.path, elsewhere)
         write_text(self.pipeline_file, pipeline.yaml())
 
     @contextmanager
