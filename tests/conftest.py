@@ -1,8 +1,10 @@
 """What many tests share: one thread, for bits depend on their number, and a pipeline that trains at once."""
 
+import os
 import re
 import signal
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -186,3 +188,30 @@ def game_in_small(_games_of_the_docs: None) -> Callable[..., Pipeline]:
         return Pipeline.parse(content).with_values(values or {})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def _s3() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer  # a second, for few tests
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(_s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket of an S3 server on loopback: its URI, for which all that is needed is set."""
+    import boto3
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _s3)
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"

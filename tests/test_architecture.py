@@ -17,8 +17,9 @@ PACKAGE = ROOT / "platform" / "saddlepoint"
 
 # From the ground up. A room may import what lies below it, and itself; sideways only what stands in SIDEWAYS.
 FLOORS = (
-    ("errors", "files", "randomness"),
-    ("imports", "validation"),
+    ("errors", "randomness"),
+    ("imports", "remote", "validation"),
+    ("files",),
     ("games", "networks", "data", "metrics"),
     ("space", "spec_objective", "spec_resources", "generator"),
     ("spec",),

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .remote import Place, Remote, place
+
+_CACHE = Path("~/.cache/saddlepoint")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -29,16 +33,26 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Place, content: bytes) -> None:
+    if isinstance(path, Remote):
+        path.write_bytes(content)
+        return
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
-def write_text(path: Path, content: str) -> None:
+def write_text(path: Place, content: str) -> None:
     write_bytes(path, content.encode())
 
 
 def cache_folder() -> Path:
-    """Where what can be made or downloaded again is kept: `$SADDLE_CACHE`, else `~/.cache/saddlepoint`."""
-    chosen = os.environ.get("SADDLE_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "saddlepoint"
+    """Where what can be downloaded again is kept on this machine: `$SADDLE_CACHE`, if that is no URI, else
+    `~/.cache/saddlepoint`."""
+    chosen = shared_cache()
+    return chosen if isinstance(chosen, Path) else _CACHE.expanduser()
+
+
+def shared_cache() -> Place:
+    """Where what can be made again is kept: `$SADDLE_CACHE`, a folder or a URI, else `~/.cache/saddlepoint`."""
+    chosen = place(os.environ.get("SADDLE_CACHE") or str(_CACHE), "SADDLE_CACHE")
+    return chosen.expanduser() if isinstance(chosen, Path) else chosen

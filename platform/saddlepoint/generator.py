@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as parsed
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from .games import Game, Inference, Nets, find
 from .games import build as build_game
 from .networks import build
 from .randomness import stream
+from .remote import Place, Remote
 
 WEIGHTS, CARD = "generator.safetensors", "generator.json"
 FORMAT = 2
@@ -134,7 +135,7 @@ class Generator:
         return self.game.inference
 
 
-def save_generator(folder: Path, networks: Mapping[str, nn.Module], card: Mapping[str, Any]) -> None:
+def save_generator(folder: Place, networks: Mapping[str, nn.Module], card: Mapping[str, Any]) -> None:
     """Each file is whole or absent; the card is written first, so weights never stand without one."""
     write_text(folder / CARD, json.dumps({"format": FORMAT, "saddlepoint": __version__, **card}, indent=2))
     weights = {
@@ -145,13 +146,13 @@ def save_generator(folder: Path, networks: Mapping[str, nn.Module], card: Mappin
     write_bytes(folder / WEIGHTS, serialised(weights))
 
 
-def load_generator(folder: Path, device: torch.device | str = "cpu") -> Generator:
+def load_generator(folder: Place, device: torch.device | str = "cpu") -> Generator:
     """Raises UserError, naming the file, for a folder that holds no whole generator."""
     try:
         card = json.loads((folder / CARD).read_text())
         if card["format"] != FORMAT:
             raise UserError(f"is of format {card['format']}; this version reads format {FORMAT}")
-        weights = load_file(folder / WEIGHTS, device=str(device))
+        weights = _weights(folder / WEIGHTS, device)
         algorithm = find(card["game"]["name"])
         game = build_game(card["game"]["name"], algorithm.Structure(**card["game"]["structure"]))
         networks = {}
@@ -163,9 +164,15 @@ def load_generator(folder: Path, device: torch.device | str = "cpu") -> Generato
     except UserError as error:
         raise UserError(f"{folder / CARD}: {error}") from error
     except FileNotFoundError as error:
-        missing = Path(str(error.filename or WEIGHTS)).name
+        missing = CARD if CARD in str(error.filename) else WEIGHTS
         raise UserError(f"{folder} holds no generator: {missing} is missing") from error
     except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{folder} holds no whole generator: {reason}") from error
     return Generator(game, networks, card)
+
+
+def _weights(path: Place, device: torch.device | str) -> dict[str, Tensor]:
+    if isinstance(path, Remote):
+        return {name: weight.to(device) for name, weight in parsed(path.read_bytes()).items()}
+    return load_file(path, device=str(device))

@@ -8,9 +8,10 @@ import torch
 
 from saddlepoint.data import Dataset, load
 from saddlepoint.errors import UserError
-from saddlepoint.files import cache_folder
+from saddlepoint.files import cache_folder, shared_cache
 from saddlepoint.metrics import classifier as module
 from saddlepoint.metrics.classifier import Network, classifier, fit
+from saddlepoint.remote import Remote
 
 
 def few(n=128, shape=(1, 8, 8)):
@@ -160,6 +161,22 @@ def test_larger_images_are_halved_further():
 def test_what_cannot_be_classified():
     with pytest.raises(UserError, match=r"^objective\.features: 'classifier' needs labelled images"):
         classifier(load("ring", train=10, heldout=10))
+
+
+def test_a_cache_in_a_bucket_is_filled_once_and_downloads_stay_here(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("SADDLE_CACHE", f"{bucket}/cache")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    first = classifier(few())
+    [file] = shared_cache().glob("*")
+    assert shared_cache() == Remote(f"{bucket}/cache")
+    learned = []
+    monkeypatch.setattr(module, "fit", lambda network, *_: learned.append(network))
+    assert classifier(few()).hash == first.hash
+    assert learned == []
+    file.write_bytes(file.read_bytes()[:-1] + b"x")  # not what was written
+    classifier(few())
+    assert len(learned) == 1
+    assert cache_folder() == tmp_path / ".cache" / "saddlepoint"
 
 
 def test_the_cache_folder(tmp_path, monkeypatch):

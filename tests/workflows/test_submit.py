@@ -118,6 +118,17 @@ REFUSED: dict[str, tuple[list[str], dict[str, str], str, str]] = {
         ["data={name: unpaired, x: {name: parquet, path: a/x}, y: {name: digits}}"], {}, "data.x.path: 'a/x'", "/shared"
     ),
     "weights of a score": (["objective.feature_weights=inception.pth"], {}, "objective.feature_weights", "/shared"),
+    "a folder for checkpoints": ([], {"SADDLE_CHECKPOINTS": "file:///mnt/x"}, "SADDLE_CHECKPOINTS: ", "s3://BUCKET"),
+    "checkpoints on loopback": (
+        [], {"SADDLE_CHECKPOINTS": "s3://b/x?region=r&endpoint_override=127.0.0.1:9000"}, "SADDLE_CHECKPOINTS", "not as"
+    ),
+    "a secret in a URI": (
+        [], {"SADDLE_CHECKPOINTS": "s3://AKIA:secret@b/x"}, "SADDLE_CHECKPOINTS: 's3://b/x'", "AWS_SECRET_ACCESS_KEY"
+    ),
+    "checkpoints nowhere": ([], {"SADDLE_CHECKPOINTS": "nope://b/x"}, "SADDLE_CHECKPOINTS: ", "Unrecognized"),
+    "data on the head alone": (
+        ["data={name: image_folder, path: pictures}"], {"SADDLE_CHECKPOINTS": "s3://b?region=r"}, "data.path", "bucket"
+    ),
     "nothing to search": (["search=null"], {}, "search: is missing", "search.space"),
     "no such module": (["networks.critic.factory=nope.nets:Critic"], {}, "networks.critic.factory", "'nope'"),
     "no such data": (["data={name: 'nope:faces'}"], {}, "data.name: 'nope:faces'", "no module"),
@@ -159,6 +170,20 @@ def test_what_lies_on_the_storage_or_on_the_cluster_alone_is_taken(
 @pytest.mark.parametrize(("given", "right"), [(None, "SADDLE_STORAGE"), ("here", "absolute")])
 def test_without_a_shared_folder_there_is_no_job(given: str | None, right: str, refusal: Refusal) -> None:
     assert right in refusal(lambda: storage_folder(given))
+
+
+def test_with_checkpoints_in_a_bucket_the_storage_is_the_heads(
+    cluster: type[FakeJobs], saddle: Callable[..., int], monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    monkeypatch.setenv("SADDLE_CHECKPOINTS", "s3://another/x?region=here")
+    bucket = "s3://bucket/pre?region=here"
+    words = ("submit", "digits-wgan", "--address", HEAD, "--storage", "/on/the/head", "--checkpoints", bucket)
+    assert saddle(*words, "--detach") == 0
+    sent = cluster.sent["environment"]
+    assert sent["SADDLE_CHECKPOINTS"] == bucket
+    assert sent["SADDLE_CACHE"] == "s3://bucket/pre/cache?region=here"
+    assert sent["SADDLE_STORAGE"] == "/on/the/head"
+    assert "head that outlives" in refusal(lambda: submit(Pipeline.load("digits-wgan"), HEAD, checkpoints=bucket))
 
 
 def test_a_storage_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,15 @@ def submit(
         str | None,
         typer.Option("--storage", metavar="DIR", help="A folder that every node sees, or set SADDLE_STORAGE."),
     ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoints",
+            metavar="URI",
+            help="s3://BUCKET/PREFIX for what the nodes write, or set SADDLE_CHECKPOINTS; --storage may then be a "
+            "folder that the head alone sees.",
+        ),
+    ] = None,
     set_: Set = None,
     seed: Seed = None,
     trials: Trials = None,
@@ -47,7 +56,8 @@ def submit(
     from ..scaling.submission import Jobs
     from ..workflows.submit import submit
 
-    sent = submit(load(pipeline, set_, seed, trials), address, storage=storage, pip=pip or ())
+    wanted = load(pipeline, set_, seed, trials)
+    sent = submit(wanted, address, storage=storage, checkpoints=checkpoints, pip=pip or ())
     if json and detach:
         print_json(sent)
     elif not json:

@@ -15,7 +15,6 @@ Shapes   N samples (C, H, W), K classes.
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
@@ -26,7 +25,8 @@ from torch.nn import functional as F
 
 from saddlepoint.data import Dataset
 from saddlepoint.errors import UserError
-from saddlepoint.files import cache_folder, write_bytes
+from saddlepoint.files import shared_cache, write_bytes
+from saddlepoint.remote import Place, at_hand
 
 RECIPE = "classifier 1: conv 32-64-64(-64) fc 64, 30 epochs, Adam 1e-3, decay 1e-4, batch 64, dropout 0.3, seed 0"
 FEATURES, EPOCHS, BATCH, SEED = 64, 30, 64, 0
@@ -80,14 +80,14 @@ class Classifier:
             return F.linear(features, head.weight.double(), head.bias.double()).softmax(dim=1)
 
 
-def classifier(dataset: Dataset, cache: Path | None = None, half: Half = "both") -> Classifier:
+def classifier(dataset: Dataset, cache: Place | None = None, half: Half = "both") -> Classifier:
     """The classifier of this data set: from the cache if it lies there whole, else trained and put there.
 
     A file is named by the hash of data, recipe and torch version, and holds the hash of its weights; one that
     does not fit is trained anew. Two processes may train it at once: each writes the same bits, atomically.
 
     Args:
-        cache: its folder; default `$SADDLE_CACHE`, else `~/.cache/saddlepoint`.
+        cache: its folder; default `$SADDLE_CACHE`, a folder or a URI, else `~/.cache/saddlepoint`.
         half: what it is trained on. A judge of what a game makes should know only what is not compared with it.
 
     Raises:
@@ -100,7 +100,7 @@ def classifier(dataset: Dataset, cache: Path | None = None, half: Half = "both")
         )
     part = "" if half == "both" else f"\n{half}"
     key = hashlib.sha256(f"{RECIPE}\n{torch.__version__}\n{dataset.fingerprint}{part}".encode()).hexdigest()
-    path = (cache or cache_folder()) / f"classifier-{key[:20]}.safetensors"
+    path = (cache or shared_cache()) / f"classifier-{key[:20]}.safetensors"
     assert dataset.classes is not None  # Dataset.build: labels come with classes
     with _private_randomness():
         network = Network(dataset.sample_shape[0], min(dataset.sample_shape[1:]), dataset.classes)
@@ -160,10 +160,10 @@ def _private_randomness() -> Iterator[None]:
         yield
 
 
-def _read(path: Path) -> dict[str, Tensor] | None:
+def _read(path: Place) -> dict[str, Tensor] | None:
     """The weights in a cache file; None if there is no file or it is not what was written."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with at_hand(path) as here, safe_open(here, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
             written = (file.metadata() or {}).get("hash")
     except (OSError, SafetensorError):
@@ -171,7 +171,7 @@ def _read(path: Path) -> dict[str, Tensor] | None:
     return state if weights_hash(RECIPE, state) == written else None
 
 
-def _write(path: Path, state: Mapping[str, Tensor]) -> None:
+def _write(path: Place, state: Mapping[str, Tensor]) -> None:
     content = safetensors.torch.save(dict(state), metadata={"hash": weights_hash(RECIPE, state)})
     try:
         write_bytes(path, content)

@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 
+from saddlepoint.remote import Place
 from saddlepoint.scaling.cluster import before_stop, redirect
 from saddlepoint.scaling.desk import Run, Turn
 from saddlepoint.scaling.jobs import End, Execution, Resources, Source
@@ -26,7 +27,7 @@ from saddlepoint.scaling.places import fitting
 from saddlepoint.scaling.tuning import Tuning
 
 
-def execute(source: Source, run: Run, *, resources: Resources, storage: Path, log: Path) -> Execution:
+def execute(source: Source, run: Run, *, resources: Resources, storage: Place, log: Path) -> Execution:
     """Runs the source's jobs, each as `run(payload, report)` on a worker, or on each of its workers, until there are
     no more.
 
@@ -68,7 +69,7 @@ def execute(source: Source, run: Run, *, resources: Resources, storage: Path, lo
 _open: dict[Any, Tuning] = {}  # the run whose workers are warm, by what would let another execution use them
 
 
-def _began(turn: Turn, resources: Resources, workers: int, storage: Path) -> Tuning:
+def _began(turn: Turn, resources: Resources, workers: int, storage: Place) -> Tuning:
     key = resources, workers, ray.get_runtime_context().get_job_id()
     if (tuning := _open.get(key)) is not None and tuning.desk.take(turn):
         return tuning

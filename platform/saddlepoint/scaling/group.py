@@ -11,7 +11,6 @@ number of processes. Nor does Train repeat anything: that is for the caller to d
 import fcntl
 import logging
 import os
-import shutil
 import socket
 import threading
 import uuid
@@ -20,7 +19,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -38,9 +36,10 @@ from ray.util.placement_group import (
 from torch import distributed as dist
 
 from saddlepoint.errors import SaddleError
+from saddlepoint.remote import Place, discard
 from saddlepoint.scaling.jobs import End, LastReport, Report, Resources
 from saddlepoint.scaling.mailbox import Post, make
-from saddlepoint.scaling.settings import settled
+from saddlepoint.scaling.settings import settled, stored
 from saddlepoint.training.team import here
 
 SILENCE = 24 * 3600  # seconds that a process waits for the others: one scores while they do
@@ -61,7 +60,7 @@ def play(
     hear: Report,
     *,
     resources: Resources,
-    storage: Path,
+    storage: Place,
     mailbox: Any = None,
     name: str = "",
 ) -> End:
@@ -77,7 +76,7 @@ def play(
     """
     own = make() if mailbox is None else None
     post = Post(own or mailbox, name or uuid.uuid4().hex)
-    scratch = storage.resolve() / f"train-{post.name}"
+    scratch = storage / f"train-{post.name}"
     fit = _Fit(partial(_member, run, payload, post, bool(resources.gpus)), post, resources, scratch)
     fit.start()
     try:
@@ -100,7 +99,7 @@ def play(
     finally:
         if own is not None:
             ray.kill(own)
-        shutil.rmtree(scratch, ignore_errors=True)
+        discard(scratch)
 
 
 def clear(names: Iterable[str]) -> None:
@@ -151,7 +150,7 @@ def _line(error: Exception) -> str:
 class _Fit(threading.Thread):
     """Train's part, beside the caller, who listens meanwhile."""
 
-    def __init__(self, work: Callable[[], None], post: Post, resources: Resources, scratch: Path) -> None:
+    def __init__(self, work: Callable[[], None], post: Post, resources: Resources, scratch: Place) -> None:
         super().__init__(name="saddlepoint-train", daemon=True)
         self.work, self.post, self.resources, self.scratch = work, post, resources, scratch
         self.error: Exception | None = None
@@ -176,7 +175,7 @@ class _Fit(threading.Thread):
             ),
             run_config=RunConfig(
                 name=self.scratch.name,
-                storage_path=str(self.scratch.parent),
+                **stored(self.scratch.parent),
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             ),
         )

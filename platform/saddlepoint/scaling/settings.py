@@ -4,6 +4,10 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from saddlepoint.remote import Place
 
 
 @contextmanager
@@ -21,3 +25,10 @@ def settled(settings: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def stored(folder: Place) -> dict[str, Any]:
+    """A folder for Ray's files, as its RunConfig takes it."""
+    if isinstance(folder, Path):
+        return {"storage_path": str(folder.resolve())}
+    return {"storage_path": folder.path, "storage_filesystem": folder.filesystem}

@@ -3,7 +3,6 @@
 import gc
 import os
 import pickle
-import shutil
 import threading
 import time
 import traceback
@@ -17,11 +16,12 @@ from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 
 from saddlepoint.errors import SaddleError
+from saddlepoint.remote import Place, discard
 from saddlepoint.scaling import group, mailbox
 from saddlepoint.scaling.desk import BUSY, END, REPORT, Desk, Run, Task
 from saddlepoint.scaling.jobs import End, LastReport, Report, Resources
 from saddlepoint.scaling.places import starter, worker
-from saddlepoint.scaling.settings import settled
+from saddlepoint.scaling.settings import settled, stored
 from saddlepoint.scaling.watch import died, verdict
 
 
@@ -31,11 +31,11 @@ class Tuning:
     `storage` is a folder for scratch files, shared by all nodes. `error` is what broke the run, if anything did.
     """
 
-    def __init__(self, resources: Resources, workers: int, storage: Path) -> None:
+    def __init__(self, resources: Resources, workers: int, storage: Place) -> None:
         self.desk = Desk(workers, mailbox.make() if resources.workers > 1 else None)
         self.error: BaseException | None = None
-        self._resources, self._scratch = resources, storage.resolve() / "tune"
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._resources, self._scratch = resources, storage / "tune"
+        discard(self._scratch)
         self._thread = threading.Thread(target=self._fit, name="saddlepoint-tune", daemon=True)
 
     def start(self) -> None:
@@ -56,7 +56,7 @@ class Tuning:
             if self.desk.letters is not None:
                 group.clear(self.desk.trials)  # Tune ends the process of a job, not what that has started
                 ray.kill(self.desk.letters)
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            discard(self._scratch)
             self.desk.close()
 
     def _tuner(self) -> tune.Tuner:
@@ -75,7 +75,7 @@ class Tuning:
             ),
             run_config=tune.RunConfig(
                 name=self._scratch.name,
-                storage_path=str(self._scratch.parent),
+                **stored(self._scratch.parent),
                 stop=_Hearing(self.desk),
                 callbacks=[_Ending(self.desk)],
                 failure_config=tune.FailureConfig(max_failures=0),
@@ -94,7 +94,7 @@ def _settings(jobs: int) -> dict[str, str]:
     }
 
 
-def _on_worker(resources: Resources, storage: Path, letters: Any) -> Callable[[dict[str, Any]], None]:
+def _on_worker(resources: Resources, storage: Place, letters: Any) -> Callable[[dict[str, Any]], None]:
     def play(run: Run, payload: Any, report: Report) -> End:
         try:
             run(payload, report)

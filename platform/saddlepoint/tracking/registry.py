@@ -33,6 +33,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 from ..errors import UserError, unknown
 from ..generator import CARD, WEIGHTS, Generator, load_generator
 from ..imports import resolve as import_path
+from ..remote import Place
 from .store import KEY_TAG, SWEEP_TAG, connect, database, explained, pages, resolve
 
 WEIGHTS_TAG = "saddle.weights"  # sha256 of generator.safetensors
@@ -54,7 +55,7 @@ class RegisteredVersion:
         return f"models:/{self.name}/{self.version}"
 
 
-def weights_hash(package: Path) -> str:
+def weights_hash(package: Place) -> str:
     """SHA-256 of the generator's weights, in hexadecimal."""
     return hashlib.sha256((package / WEIGHTS).read_bytes()).hexdigest()
 

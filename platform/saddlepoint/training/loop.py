@@ -11,12 +11,12 @@ was never stopped.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from ..generator import load_generator, save_generator
 from ..metrics.catalogue import METRICS
+from ..remote import Place
 from ..spec import Pipeline
 from .look import look
 from .sentinel import Diverged
@@ -46,10 +46,10 @@ def train(
     pipeline: Pipeline,
     *,
     seed: int,
-    folder: Path,
+    folder: Place,
     shared: Setup | None = None,
     until: int | None = None,
-    inherit: Path | None = None,
+    inherit: Place | None = None,
     team: Team = ALONE,
 ) -> Iterator[Report]:
     """Plays all rounds, with a report at every evaluation and a last, final one.

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from ..errors import SaddleError, UserError
 from ..generator import Generator, load_generator, save_generator
 from ..metrics.subject import Subject
 from ..randomness import derive, stream
+from ..remote import Place
 from ..spec import Pipeline
 from . import checkpoint
 from .batches import batches
@@ -37,7 +37,7 @@ def decay(kind: str, round: int, rounds: int) -> float:
 class Training:
     """In a team every member has one of these, equal in all but the rows that it sees."""
 
-    def __init__(self, pipeline: Pipeline, seed: int, folder: Path, shared: Setup, team: Team = ALONE) -> None:
+    def __init__(self, pipeline: Pipeline, seed: int, folder: Place, shared: Setup, team: Team = ALONE) -> None:
         self.spec, self.seed, self.folder, self.shared, self.team = pipeline.training, seed, folder, shared, team
         self.identity = f"{pipeline.fingerprint()}/{seed}"
         torch.manual_seed(derive(seed, "init"))  # initial weights, and what networks draw themselves (dropout)
@@ -183,7 +183,7 @@ class Training:
         }
         checkpoint.save(self.folder / CHECKPOINT, state)
 
-    def load(self, inherit: Path | None = None) -> bool:
+    def load(self, inherit: Place | None = None) -> bool:
         """Goes on from the folder's checkpoint, if there is one; else from that in `inherit`, a run of equal structure
         with other hyperparameters, whose best generator it takes along. Raises UserError if the checkpoint is
         another run's, SaddleError if there is nothing to inherit."""
@@ -204,11 +204,11 @@ class Training:
         self._restore(state)
         return True
 
-    def _read(self, path: Path) -> dict[str, Any] | None:
+    def _read(self, path: Place) -> dict[str, Any] | None:
         """Read by the first of a team, for all: the others may see another disk."""
         return self.team.tell(checkpoint.load(path) if self.team.leads else None)
 
-    def _inherit(self, folder: Path) -> None:
+    def _inherit(self, folder: Place) -> None:
         state = self._read(folder / CHECKPOINT)
         if state is None:
             raise SaddleError(f"{folder} holds no checkpoint to inherit")

@@ -8,13 +8,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import dist, fsum
-from pathlib import Path
 from typing import Any
 
 from ..errors import SaddleError
 from ..files import write_text
 from ..metrics.objective import Objective
 from ..randomness import derive
+from ..remote import Place
 from ..search.population import Schedule
 from ..search.records import TrialRecord
 from .evidence import Estimate, Scores, estimates, judged, means, remembered
@@ -46,7 +46,7 @@ class Candidate:
     scores: list[Scores]  # each the mean over draws; what is costly has the one draw of the training's end
     estimates: dict[str, Estimate]  # of each metric over the seeds
     feasible: bool  # by the means, within all bounds
-    folders: list[Path]  # where each seed's generator lies
+    folders: list[Place]  # where each seed's generator lies
     keys: list[str]  # and its run
     failures: list[str]  # why the other seeds have none
     schedule: Schedule = field(default_factory=list)  # [] if its values are the same from the first round to the last

@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from pathlib import Path
 from statistics import fmean, stdev
 
 from scipy import stats
@@ -20,6 +19,7 @@ from ..generator import Generator, load_generator
 from ..metrics.catalogue import METRICS
 from ..metrics.objective import Objective
 from ..randomness import stream
+from ..remote import Place
 from ..tracking.registry import weights_hash
 from ..training.setup import Setup
 from ..training.subjects import subject
@@ -91,7 +91,7 @@ def drawn(
     return [score(index) for index in draws]
 
 
-def remembered(folder: Path, shared: Setup, names: Sequence[str], draws: int) -> list[Scores]:
+def remembered(folder: Place, shared: Setup, names: Sequence[str], draws: int) -> list[Scores]:
     """The draws that confirm the generator in the folder; those that were scored before, in the same protocol, are
     read from beside it."""
     path = folder / DRAWS

@@ -1,9 +1,11 @@
-"""A sweep's place on disk. One sweep = one study = one parent run = one folder, in the working folder or, where
-SADDLE_STORAGE names one, in a folder that every node of a cluster sees.
+"""A sweep's place on disk. One sweep = one study = one parent run = one folder, in the working folder or where
+SADDLE_STORAGE names another. Only the driver works in it; what workers write may lie apart from it.
 
 sweeps/NAME/pipeline.yaml   the resolved pipeline
             ledger.db       the study (unless search.ledger names a database)
             tracking/       what the tracking store is told, and how much of it has arrived
+            checkpoints     where trials/ and confirm/ lie, if not here: below SADDLE_CHECKPOINTS as it was when
+                            the sweep began, which may be a bucket that every node of a cluster reaches
             trials/0007/    a trial's checkpoint and its best generator
             confirm/0002/   the same for a retraining on a fresh seed, and what its evaluation draws scored
             confirmation.json   the evidence
@@ -13,26 +15,69 @@ sweeps/NAME/pipeline.yaml   the resolved pipeline
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import SaddleError, UserError, unknown
 from ..files import write_text
+from ..remote import Place, Remote, place
 from ..spec import Pipeline
 
 ROOT = "sweeps"
 STORAGE = "SADDLE_STORAGE"
+CHECKPOINTS = "SADDLE_CHECKPOINTS"
+NOTE = "checkpoints"
 
 
 def home() -> Path:
-    """Where the sweeps lie. Raises UserError if SADDLE_STORAGE names no folder: made here, others would not see it."""
+    """Where the sweeps lie. Raises UserError if SADDLE_STORAGE names no folder: made here, it might be lost, or others
+    would not see it."""
     storage = os.environ.get(STORAGE)
     if not storage:
         return Path(ROOT)
     if not Path(storage).is_dir():
-        raise UserError(f"{STORAGE}: {storage!r} should be a folder that every node of the cluster sees")
+        raise UserError(
+            f"{STORAGE}: {storage!r} should be a folder that every node of the cluster sees, or with {CHECKPOINTS} "
+            "one that the head sees"
+        )
     return Path(storage) / ROOT
+
+
+def apart(name: str) -> Place | None:
+    """A place of its own for what is trained under this name, below SADDLE_CHECKPOINTS; None if that is not set.
+
+    Two who give one name to two things share no place. Raises UserError if nothing can be written there.
+    """
+    given = os.environ.get(CHECKPOINTS)
+    if not given:
+        return None
+    parent = place(given, CHECKPOINTS)
+    if isinstance(parent, Remote):
+        parent.check(CHECKPOINTS)
+    elif not parent.is_dir():
+        raise UserError(f"{CHECKPOINTS}: {given!r} should be a URI, s3://BUCKET/PREFIX, or a folder that is there")
+    else:
+        parent = parent.absolute()
+    return parent / f"{name}-{secrets.token_hex(3)}"
+
+
+def settle(folder: Path, elsewhere: Place | None) -> None:
+    """Writes down, before anything begins, where that lies which workers write."""
+    (folder / NOTE).unlink(missing_ok=True)  # of a command that was killed right here
+    if elsewhere is not None:
+        write_text(folder / NOTE, f"{elsewhere}\n")
+    if isinstance(elsewhere, Path):
+        elsewhere.mkdir()
+
+
+def located(folder: Path) -> Place:
+    """Where that lies which workers write: in the folder, or where `settle` has put it."""
+    try:
+        return place((folder / NOTE).read_text().strip())
+    except FileNotFoundError:
+        return folder
 
 
 class Folder:
@@ -56,10 +101,19 @@ class Folder:
             raise unknown("sweep", name, known)
         return cls(known[name])
 
-    def trials(self, kind: str) -> Path:
-        return self.path / {"trial": "trials", "confirm": "confirm"}[kind]
+    @property
+    def place(self) -> Place:
+        """What the workers write lies there."""
+        return located(self.path)
 
-    def trial(self, kind: str, number: int) -> Path:
+    def apart(self) -> Place | None:
+        """Where the trials shall lie, if this sweep is yet to begin and that is not here; see `apart`."""
+        return None if self.pipeline_file.exists() else apart(self.name)
+
+    def trials(self, kind: str) -> Place:
+        return self.place / {"trial": "trials", "confirm": "confirm"}[kind]
+
+    def trial(self, kind: str, number: int) -> Place:
         return self.trials(kind) / f"{number:04d}"
 
     def ledger_url(self, pipeline: Pipeline) -> str:
@@ -69,10 +123,11 @@ class Folder:
     def pipeline(self) -> Pipeline:
         return Pipeline.load(self.pipeline_file)
 
-    def begin(self, pipeline: Pipeline, *, extend: bool = False) -> None:
+    def begin(self, pipeline: Pipeline, *, extend: bool = False, elsewhere: Place | None = None) -> None:
         """Writes the pipeline down. Raises UserError if the folder holds a sweep of another one.
 
-        extend: the search space and the number of rounds may be others than there.
+        extend: the search space and the number of rounds may be others than there. elsewhere: the trials' place; of a
+        sweep that has begun it stays what it is.
         """
         if self.pipeline_file.exists():
             before = self.pipeline()
@@ -82,7 +137,8 @@ class Folder:
                     f"({_difference(before, pipeline, extend)}); give this one a name of its own: "
                     f"--set name={self.name}-2"
                 )
-        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.pipeline_file.exists():
+            settle(self.path, elsewhere)
         write_text(self.pipeline_file, pipeline.yaml())
 
     @contextmanager

@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..files import replacing, write_bytes
 from ..generator import Generator, load_generator
 from ..randomness import stream
+from ..remote import place
 from ..tracking import registry
 from ..training.look import class_grid
 from ..training.pictures import grid, picture
@@ -20,12 +21,14 @@ FORMATS = (".png", ".npz", ".parquet")
 
 
 def load(model: str, tracking_uri: str | None = None) -> Generator:
-    """`models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a folder that a training left."""
+    """`models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a folder that a training left, by its path or its URI."""
+    if "://" in model:
+        return load_generator(place(model, "model"))
     if ":" in model:
         return load_generator(registry.fetch(tracking_uri, model))
     if not Path(model).is_dir():
         raise UserError(
-            f"model: {model!r} is neither a folder nor of the form models:/NAME@ALIAS or models:/NAME/VERSION"
+            f"model: {model!r} is neither a folder nor of the form models:/NAME@ALIAS, models:/NAME/VERSION or s3://..."
         )
     return load_generator(Path(model))
 

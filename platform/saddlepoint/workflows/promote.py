@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import SaddleError, UserError
 from ..generator import Generator, load_generator
 from ..metrics.objective import Objective
+from ..remote import at_hand
 from ..spec import ConfirmSpec
 from ..tracking import registry
 from ..tracking.registry import RegisteredVersion
@@ -79,15 +80,16 @@ def promote(sweep: Sweep, confirmation: Confirmation, *, force: bool = False) ->
         reason += "; forced"
     draws = remembered(folder, sweep.shared, judged(sweep.shared, objective), confirmation.draws)
     card = model_card(sweep, confirmation, winner, place, draws, run_id) | {"compared": verdict.compared}
-    version = registry.log_generator(
-        tracker.uri,
-        run_id,
-        folder,
-        name=target.model,
-        tags={**_tags(sweep, confirmation, winner), **identity, STORY_TAG: reason},
-        description=markdown(card, reason),
-        files={CARD: json.dumps(card, indent=2)},
-    )
+    with at_hand(folder) as package:
+        version = registry.log_generator(
+            tracker.uri,
+            run_id,
+            package,
+            name=target.model,
+            tags={**_tags(sweep, confirmation, winner), **identity, STORY_TAG: reason},
+            description=markdown(card, reason),
+            files={CARD: json.dumps(card, indent=2)},
+        )
     if moved:
         move(
             tracker.uri,

@@ -4,7 +4,6 @@ The ledger is the truth. Whatever the tracking store or the disk says otherwise 
 is left alone, so a second call finds nothing to do. A sweep on which another command works is not touched.
 """
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import SaddleError
+from ..remote import Place, discard
 from ..search.ledger import Ledger
 from ..search.records import Outcome, TrialRecord
 from ..spec import Pipeline
@@ -19,8 +19,7 @@ from ..tracking.reconcile import Orphan, Store, Stored, identity, lacking, retel
 from ..tracking.tracker import Tracker
 from ..training.loop import Report
 from ..training.setup import setup
-from ..training.state import CHECKPOINT
-from .disk import remove, sweep_up
+from .disk import checkpoints, halves, remove, sweep_up, trials_in
 from .folder import Folder, home
 from .generations import piece_tags, population_of, schedule_tags
 from .provenance import run_tags
@@ -93,13 +92,14 @@ def _sweep_out(folder: Folder) -> Iterator[str]:
     gone = sum(sweep_up(folder.trials(kind)) for kind in KINDS)
     if gone:
         yield f"{gone} half removed folders are gone"
-    halves = [path for path in folder.path.rglob(".*") if path.is_file() and folder.tracking not in path.parents]
-    for half in halves:
-        half.unlink()
-    if halves:
-        yield f"{len(halves)} half written files are gone"
-    if (scratch := folder.path / "ray" / "tune").exists():
-        shutil.rmtree(scratch)
+    broken = [half for place in {folder.path, folder.place} for half in halves(place)]
+    broken = [half for half in broken if not isinstance(half, Path) or folder.tracking not in half.parents]
+    for half in broken:
+        half.unlink(missing_ok=True)
+    if broken:
+        yield f"{len(broken)} half written files are gone"
+    if (scratch := folder.place / "ray" / "tune").exists():
+        discard(scratch)
         yield "Ray's scratch files are gone"
 
 
@@ -120,8 +120,9 @@ def _agree(folder: Folder, pipeline: Pipeline, store: Store) -> Iterator[str]:
     }
     population = population_of(pipeline)
     held = population.held(ledgers["trial"].trials()) if population else set()
+    there = {_key(kind, int(place.name)) for kind in ledgers for place in trials_in(folder.trials(kind))}
     for key, trial in trials.items():
-        if trial.state != "running" and not (_kind(key) == "trial" and trial.number in held):
+        if key in there and trial.state != "running" and not (_kind(key) == "trial" and trial.number in held):
             yield from _clear(folder.trial(_kind(key), trial.number), key, complete=trial.state == Outcome.COMPLETE)
     if trials:
         yield from _tell(folder, pipeline, ledgers["trial"], trials, store)
@@ -135,13 +136,13 @@ def _kind(key: str) -> str:
     return key.partition("-")[0]
 
 
-def _clear(place: Path, key: str, *, complete: bool) -> Iterator[str]:
+def _clear(place: Place, key: str, *, complete: bool) -> Iterator[str]:
     """Of a trial that has ended: nothing that goes on, and of one that is not complete no generator."""
-    if not complete and place.exists():
+    if not complete:
         remove(place)
         yield f"{key} did not complete; its folder is gone"
-    for checkpoint in list(place.rglob(CHECKPOINT)):
-        checkpoint.unlink()
+    for checkpoint in checkpoints(place):
+        checkpoint.unlink(missing_ok=True)
         yield f"{key} has ended; its checkpoint is gone"
 
 

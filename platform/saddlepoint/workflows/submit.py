@@ -1,7 +1,8 @@
 """A pipeline that ran here, to a Ray cluster, unchanged: what travels with it, and what cannot.
 
 The job's working folder holds the resolved pipeline, this package, and the user's own modules. All that a run leaves is
-on the storage, a folder that every node sees: the same command submitted again goes on there.
+on the storage, a folder that every node sees, or the head alone if what the nodes write lies in a bucket: the same
+command submitted again goes on there.
 """
 
 import ipaddress
@@ -13,20 +14,22 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from .. import __version__
 from ..errors import UserError
 from ..files import write_text
 from ..imports import resolve
+from ..remote import Remote, place
 from ..scaling.submission import Jobs, checked_address
 from ..spec import Pipeline
 from ..tracking import store
 from .disk import size
-from .folder import STORAGE
+from .folder import CHECKPOINTS, STORAGE
 from .provenance import git_commit
 from .sweep import searched
 
@@ -48,12 +51,18 @@ class Submission:
 
 
 def submit(
-    pipeline: Pipeline, address: str | None = None, *, storage: str | None = None, pip: Sequence[str] = ()
+    pipeline: Pipeline,
+    address: str | None = None,
+    *,
+    storage: str | None = None,
+    checkpoints: str | None = None,
+    pip: Sequence[str] = (),
 ) -> Submission:
     """Starts `saddle run` of the pipeline as a job of the cluster.
 
-    address: of its dashboard. storage: an absolute path, as its nodes see it (None: $SADDLE_STORAGE). pip: what they
-    are to install for this job.
+    address: of its dashboard. storage: an absolute path, as its nodes see it (None: $SADDLE_STORAGE). checkpoints: the
+    URI of a place in which all nodes read and write (None: $SADDLE_CHECKPOINTS); with it the storage may be the head's
+    alone. pip: what the nodes are to install for this job.
 
     Raises:
         UserError: the cluster could not run it: a file of this machine is part of it, there is no storage, a module
@@ -61,24 +70,29 @@ def submit(
         SaddleError: the cluster refuses the job.
     """
     searched(pipeline)
-    address, place = checked_address(address), storage_folder(storage)
-    uri = portable(pipeline, place, urlsplit(address).hostname or "")
+    address = checked_address(address)
+    head = urlsplit(address).hostname or ""
+    apart = checkpoints_place(checkpoints, head)
+    folder = storage_folder(storage, shared=apart is None)
+    uri = portable(pipeline, folder, head, shared=apart is None)
     job = f"{pipeline.name}-{secrets.token_hex(3)}"
-    sweep, tracking = place / "sweeps" / pipeline.name, store.redacted(uri)
+    sweep, tracking = folder / "sweeps" / pipeline.name, store.redacted(uri)
     notes = {"sweep": str(sweep), "tracking": tracking, "saddlepoint": __version__}
-    with tempfile.TemporaryDirectory(prefix="saddle-") as folder:
-        pack(pipeline, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="saddle-") as packed:
+        pack(pipeline, Path(packed))
         Jobs(address).submit(
-            job, COMMAND, folder=Path(folder), environment=environment(uri, place), pip=pip, notes=notes
+            job, COMMAND, folder=Path(packed), environment=environment(uri, folder, apart), pip=pip, notes=notes
         )
     return Submission(job, address, str(sweep), tracking)
 
 
-def storage_folder(storage: str | None) -> Path:
+def storage_folder(storage: str | None, *, shared: bool = True) -> Path:
+    """shared: whether all nodes must see it, and not the head alone."""
     key, given = ("--storage", storage) if storage else (STORAGE, os.environ.get(STORAGE))
     if not given:
+        seen = "that every node of the cluster sees" if shared else "of the cluster's head that outlives the job"
         raise UserError(
-            f"--storage: is missing; give a folder that every node of the cluster sees, or set {STORAGE}: "
+            f"--storage: is missing; give a folder {seen}, or set {STORAGE}: "
             "the sweep lies there, and the working folder of a job is thrown away"
         )
     if not Path(given).is_absolute():
@@ -86,23 +100,47 @@ def storage_folder(storage: str | None) -> Path:
     return Path(given)
 
 
-def environment(uri: str, storage: Path) -> dict[str, str]:
+def checkpoints_place(given: str | None, head: str) -> Remote | None:
+    """What is given, or set; None if neither. Raises UserError for what no other node could reach."""
+    key, text = ("--checkpoints", given) if given else (CHECKPOINTS, os.environ.get(CHECKPOINTS))
+    if not text:
+        return None
+    found = place(text, key)
+    if isinstance(found, Path):
+        raise UserError(
+            f"{key}: {text!r} is a folder; give a place that every node reaches, s3://BUCKET/PREFIX, or leave it out: "
+            "the checkpoints then lie on the storage, a folder that every node sees"
+        )
+    try:
+        with suppress(OSError):  # the nodes may reach what this machine does not
+            _ = found.filesystem
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+    parts = urlsplit(text)
+    endpoint = dict(parse_qsl(parts.query)).get("endpoint_override")
+    _seen(key, f"{parts.scheme}://{endpoint or parts.netloc}", head)
+    return found
+
+
+def environment(uri: str, storage: Path, checkpoints: Remote | None = None) -> dict[str, str]:
     """What the job finds set: where everything lies, and the caller's own access to the tracking store and to S3.
 
-    The cache is on the storage, too: the classifier behind a score is trained once, and is the same on every node.
+    The cache lies where all nodes find it, too: the classifier behind a score is trained once, and is the same on each.
     """
     own = {name: value for name, value in os.environ.items() if TRAVELS.fullmatch(name)}
+    apart = {} if checkpoints is None else {CHECKPOINTS: str(checkpoints)}
     return {
         **own,
+        **apart,
         "MLFLOW_TRACKING_URI": uri,
         STORAGE: str(storage),
-        "SADDLE_CACHE": str(storage / "cache"),
+        "SADDLE_CACHE": str((checkpoints or storage) / "cache"),
         "SADDLE_COMMIT": git_commit(),
         "SADDLE_PROGRESS": "lines",
     }
 
 
-def portable(pipeline: Pipeline, storage: Path, head: str) -> str:
+def portable(pipeline: Pipeline, storage: Path, head: str, *, shared: bool = True) -> str:
     """The tracking URI, if nothing that the run needs is a file, or a server, that this machine alone can see.
 
     head: the host of the cluster's address; through a loopback one a cluster on this machine is reached.
@@ -121,19 +159,25 @@ def portable(pipeline: Pipeline, storage: Path, head: str) -> str:
     servers = {"MLFLOW_TRACKING_URI": uri, "search.ledger": _ledger(pipeline, storage)}
     servers |= {name: value for name, value in os.environ.items() if ENDPOINTS.fullmatch(name)}
     for key, server in servers.items():
-        host = urlsplit(server).hostname or ""
-        if loopback(host) and not loopback(head):
-            raise UserError(
-                f"{key}: {store.redacted(server)!r} is this machine alone; "
-                f"name the server as the cluster's nodes see it, not as {host}"
-            )
+        _seen(key, server, head)
     for key, path in _paths(pipeline):
         if not path.is_relative_to(storage) and (not path.is_absolute() or path.exists()):
+            seen = f"the storage, {storage}" if shared else "a bucket, or to the same place on every node"
             raise UserError(
                 f"{key}: {str(path)!r} is on this machine, and the cluster does not see it; "
-                f"copy it to the storage, {storage}, and give that path"
+                f"copy it to {seen}, and give that path"
             )
     return uri
+
+
+def _seen(key: str, server: str, head: str) -> None:
+    """Raises UserError for a server that is this machine's alone, unless the cluster is on it, too."""
+    host = urlsplit(server).hostname or ""
+    if loopback(host) and not loopback(head):
+        raise UserError(
+            f"{key}: {store.redacted(server)!r} is this machine alone; "
+            f"name the server as the cluster's nodes see it, not as {host}"
+        )
 
 
 def _ledger(pipeline: Pipeline, storage: Path) -> str:

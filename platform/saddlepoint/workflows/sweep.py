@@ -92,7 +92,7 @@ class Sweep:
                     trials,
                     partial(from_its_node, work),
                     resources=needs(self.pipeline.resources),
-                    storage=self.folder.path / "ray",
+                    storage=self.folder.place / "ray",
                     log=self.folder.log,
                 )
         except BaseException:
@@ -158,15 +158,16 @@ def opened(
     `top` configurations are then trained for as long as the new ones.
     """
     extend = searched(pipeline).population is None and extend  # whose decisions depend on its space and its rounds
-    shared = setup(pipeline)
     folder = Folder.of(pipeline, root)
+    elsewhere = folder.apart()
+    shared = setup(pipeline)
     for values, trial in structures(pipeline):  # built here once, in memory, so that no worker finds out first
         try:
             Training(trial, pipeline.seed, folder.path, shared)
         except UserError as error:
             raise UserError(f"search.space: with {values}: {error}" if values else str(error)) from error
     with folder.locked():
-        folder.begin(pipeline, extend=extend)
+        folder.begin(pipeline, extend=extend, elsewhere=elsewhere)
         ledger = open_ledger(pipeline, folder, extend=extend, longer=top)
         with Tracker(folder.tracking, tracking_uri=None, experiment=pipeline.experiment) as tracker:
             at = Sweep(pipeline, folder, shared, ledger, tracker, view, run_tags(pipeline, shared))

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SaddleError
+from ..remote import Place
 from ..spec import Pipeline
 from ..tracking.tracker import Tracker
 from ..training.loop import Report, train
 from ..training.sentinel import Diverged
 from ..training.setup import setup
 from ..training.state import Training
+from .folder import apart, located, settle
 from .memory import peak_megabytes
 from .provenance import run_tags
 
@@ -20,7 +22,7 @@ Progress = Callable[[Pipeline], AbstractContextManager[Callable[[Report], None]]
 
 @dataclass(frozen=True)
 class Trained:
-    folder: Path  # holds the best generator
+    folder: Place  # holds the best generator
     scores: dict[str, float]
     floor: dict[str, float]
     seconds: float
@@ -30,11 +32,17 @@ class Trained:
 
 def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Trained:
     """Trains the pipeline's own values, or goes on from the folder's checkpoint: in this process, or on as many workers
-    as the pipeline asks for. Raises SaddleError if it diverges, UserError if no machine has room for it."""
+    as the pipeline asks for. Raises SaddleError if it diverges, UserError if no machine has room for it.
+
+    What several workers write lies apart, below SADDLE_CHECKPOINTS, if that is set when the training begins."""
+    together, begun = pipeline.resources.workers > 1, (folder / "tracking").exists()
+    elsewhere = apart(folder.name) if together and not begun else None
     shared = setup(pipeline)
     Training(pipeline, pipeline.seed, folder, shared)  # in memory: what does not fit is said before a run is begun
     key, last, memory = "train", None, 0.0
-    together = pipeline.resources.workers > 1
+    if not begun:
+        settle(folder, elsewhere)
+    at = located(folder.absolute())
     if together:
         from . import workers  # and with it Ray, which one worker does without
     with (
@@ -63,9 +71,9 @@ def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Train
                     last, memory = report, megabytes
 
                 if together:
-                    workers.train(pipeline, folder, take, at_rest=rest)
+                    workers.train(pipeline, at, take, at_rest=rest)
                 else:
-                    for report in train(pipeline, seed=pipeline.seed, folder=folder, shared=shared):
+                    for report in train(pipeline, seed=pipeline.seed, folder=at, shared=shared):
                         take(report, peak_megabytes(shared.device))
         except BaseException as error:
             reason = str(error) if isinstance(error, SaddleError) else type(error).__name__
@@ -76,7 +84,7 @@ def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Train
             raise
         tracker.finish(key, "FINISHED")
     assert last is not None  # a training always ends with its final report
-    return Trained(folder.absolute(), last.metrics, shared.scorer.floor(), last.seconds, last.best_round, memory)
+    return Trained(at, last.metrics, shared.scorer.floor(), last.seconds, last.best_round, memory)
 
 
 def _outcome(error: BaseException) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from ..errors import SaddleError
 from ..randomness import derive
+from ..remote import Place, place
 from ..scaling.jobs import LastReport
 from ..search.records import Outcome
 from ..spec import Pipeline
@@ -32,25 +33,27 @@ class Order:
 
     pipeline: dict[str, Any]  # of this trial: its values are in it
     seed: int
-    folder: str
+    folder: str  # a path or a URI
     seeds: int = 1
     until: int | None = None  # the round at which this piece of a training ends
     inherit: str | None = None  # the folder of the piece that it goes on from
     before: tuple[tuple[int, dict[str, Any]], ...] = ()  # of a schedule: where each earlier piece ends, its pipeline
 
-    def trainings(self) -> Iterator[tuple[int, Path]]:
+    def trainings(self) -> Iterator[tuple[int, Place]]:
         """Seed and folder of each."""
+        folder = place(self.folder)
         for index in range(self.seeds):
             if index == 0 and self.seeds == 1:
-                yield self.seed, Path(self.folder)
+                yield self.seed, folder
             else:
-                yield derive(self.seed, "repeat", index), Path(self.folder) / f"seed-{index}"
+                yield derive(self.seed, "repeat", index), folder / f"seed-{index}"
 
 
 def work(order: Order, report: Callable[[dict[str, Any]], None]) -> None:
     """Trains, or goes on from the folder's checkpoint. What the configuration brought about is a result, no error."""
-    sweep = Path(order.folder).parents[1]
-    if not sweep.is_dir():  # made here, it would hold checkpoints that no other node finds
+    folder = place(order.folder)
+    if isinstance(folder, Path) and not folder.parents[1].is_dir():  # made here, no other node finds what is in it
+        sweep = folder.parents[1]
         raise SaddleError(f"{socket.gethostname()} does not see the folder {sweep}, which every node must see")
     team = here()
     runs = [replay(order, team)] if order.before else list(_trainings(order, team))
@@ -69,7 +72,7 @@ def work(order: Order, report: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _trainings(order: Order, team: Team) -> Iterator[Iterator[Report]]:
-    pipeline, inherit = Pipeline.parse(order.pipeline), None if order.inherit is None else Path(order.inherit)
+    pipeline, inherit = Pipeline.parse(order.pipeline), None if order.inherit is None else place(order.inherit)
     for seed, folder in order.trainings():
         yield train(pipeline, seed=seed, folder=folder, until=order.until, inherit=inherit, team=team)
 
@@ -80,7 +83,7 @@ def replay(order: Order, team: Team = ALONE) -> Iterator[Report]:
     The last piece is played in the order's folder, the earlier ones in folders inside it, which are gone when the
     next one has what it needs of them.
     """
-    last = Path(order.folder)
+    last = place(order.folder)
     ends: list[int | None] = [*(until for until, _ in order.before), None]
     contents = [*(content for _, content in order.before), order.pipeline]
     folders = [*(last / f"piece-{index}" for index in range(len(order.before))), last]
@@ -92,6 +95,7 @@ def replay(order: Order, team: Team = ALONE) -> Iterator[Report]:
         for report in played:
             if inherit is not None and team.leads:
                 remove(inherit)
+                inherit = None
             if folder == last or not report.final:
                 yield report
 

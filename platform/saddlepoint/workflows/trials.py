@@ -101,10 +101,10 @@ class Trials:
     def clear_leftovers(self) -> None:
         """What a command that was killed did not come to remove: of trials that have ended, and of kept ones that are
         among the best no more."""
-        held = self.held
+        held, there = self.held, self.disk.there()
         for trial in self.ledger.trials():
             ended = trial.state not in ("waiting", "running") and trial.number not in held
-            if ended and self.disk.folder(trial.number).exists():
+            if ended and trial.number in there:
                 self.disk.end(trial.number, complete=trial.state == Outcome.COMPLETE)
         if self.keep is not None:
             self.disk.keep(self.kept, self.live | self._waiting | held)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SaddleError, UserError
+from ..remote import Place
 from ..scaling import cluster
 from ..scaling.group import play
 from ..scaling.places import fitting
@@ -43,9 +44,10 @@ def ready(pipeline: Pipeline, folder: Path) -> Iterator[None]:
 
 
 def train(
-    pipeline: Pipeline, folder: Path, take: Callable[[Report, float], None], *, at_rest: Callable[[], None]
+    pipeline: Pipeline, folder: Place, take: Callable[[Report, float], None], *, at_rest: Callable[[], None]
 ) -> None:
-    """Calls `take` with every report, and the megabytes that the first worker has held so far.
+    """Calls `take` with every report, and the megabytes that the first worker has held so far. Every node finds the
+    folder under its name.
 
     A worker that is lost takes the others with it; the training goes on from its checkpoint with new ones, as often as
     it gets any further. `at_rest` is called if the local Ray dies, before this process ends.
@@ -54,7 +56,7 @@ def train(
         Diverged: the sentinel stops the run.
         SaddleError: the memory does not suffice, or the workers die again and again.
     """
-    order = Order(pipeline.content(), pipeline.seed, str(folder.absolute()))
+    order = Order(pipeline.content(), pipeline.seed, str(folder))
     failures, reached = Failures(limit=1), 0
     failure: SaddleError | None = None
 
