@@ -189,7 +189,7 @@ def test_what_is_compiled_is_what_the_losses_call(
     training.play()
     right = {"default": "default", "cuda_graphs": "reduce-overhead"}[mode]
     assert [options["mode"] for options in compiled] == [right, right]
-    assert training.game.order == ("critic", "critic", "generator")
+    assert training.game.order == (("critic",), ("critic",), ("generator",))
     assert len(calls) == 2 * 3 + 2  # the critic of data, and of samples; at the end of samples alone
     assert len(moves) == (3 if mode == "cuda_graphs" else 0)
 
