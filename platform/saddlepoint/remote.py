@@ -34,6 +34,7 @@ FINAL = re.compile(
     r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|HTTP status (3\d\d|40[0-7])"
     r"|Status\((PERMISSION_DENIED|UNAUTHENTICATED)|Azure Error: \[\w*\] 40[0-7]|Unable to load lib"
 )
+KIND = re.compile(r"AWS Error \w+( \(HTTP status \d+\))?|google::cloud::Status\(\w+|Azure Error: \[\w*\] \d+")
 ABSENT = re.compile(r"Status\(NOT_FOUND")  # what Arrow makes no FileNotFoundError of
 
 
@@ -89,6 +90,10 @@ class Remote:
         root, inside = self._parts
         top = _opened(root)[1]
         return join(top, inside) if inside else top
+
+    @property
+    def _host(self) -> str:
+        return self._parts[0].partition("?")[0].rstrip("/")
 
     @property
     def _parts(self) -> tuple[str, str]:
@@ -195,9 +200,9 @@ class Remote:
                 if isinstance(error, FileNotFoundError) or ABSENT.search(str(error)):
                     raise FileNotFoundError(errno.ENOENT, "no such file", str(self)) from error
                 if _final(error):
-                    raise SaddleError(f"{self}: the storage refuses: {_reason(error)}") from error
+                    raise SaddleError(f"{self._host}: the storage refuses: {_kind(error)}") from error
                 if time.monotonic() + pause > end:
-                    raise SaddleError(f"{self}: the storage fails: {_reason(error)}") from error
+                    raise SaddleError(f"{self._host}: the storage fails: {_kind(error)}") from error
             time.sleep(pause)
             pause = min(2 * pause, PAUSES[1])
 
@@ -275,6 +280,13 @@ def _write(filesystem: "fs.FileSystem", path: str, content: bytes) -> None:
 def _final(error: BaseException) -> bool:
     kinds = PermissionError | IsADirectoryError | NotADirectoryError | ValueError | NotImplementedError
     return isinstance(error, kinds) or FINAL.search(str(error)) is not None
+
+
+def _kind(error: BaseException) -> str:
+    """Without the file, the operation and the milliseconds: one trouble has one name, whatever it strikes. The cause
+    has the rest."""
+    found = KIND.search(str(error))
+    return found.group() if found else _reason(error)
 
 
 def _reason(error: BaseException) -> str:
