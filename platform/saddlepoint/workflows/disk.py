@@ -72,12 +72,14 @@ def _sweep_up(parent: Remote) -> int:
 
 
 def _is_rest(files: Iterable[PurePosixPath]) -> bool:
-    """Whether these are what is left of a folder that was being removed: everywhere in it, cards are deleted before
-    anything else, and written before their weights. A trial that lives has a checkpoint or a card."""
+    """Whether these are what is left of a generator that was being removed: all cards in it are deleted before anything
+    else, and written before their weights. What has a checkpoint is a trial's, of which the ledger knows whether it
+    lives."""
     files = set(files)
-    if any(file.name == WEIGHTS and file.with_name(CARD) not in files for file in files):
-        return True
-    return not any(file.name in (CARD, CHECKPOINT) for file in files)
+    if any(file.name == CHECKPOINT for file in files):
+        return False
+    cards = {file.parent for file in files if file.name == CARD}
+    return not cards or any(file.name == WEIGHTS and file.parent not in cards for file in files)
 
 
 def halves(parent: Place) -> list[Place]:

@@ -4,8 +4,8 @@ SADDLE_STORAGE names another. Only the driver works in it; what workers write ma
 sweeps/NAME/pipeline.yaml   the resolved pipeline
             ledger.db       the study (unless search.ledger names a database)
             tracking/       what the tracking store is told, and how much of it has arrived
-            checkpoints     where trials/ and confirm/ lie, if not here: below SADDLE_CHECKPOINTS as it was when
-                            the sweep began, which may be a bucket that every node of a cluster reaches
+            checkpoints.txt     where trials/ and confirm/ lie, if not here: below SADDLE_CHECKPOINTS as it was when
+                                the sweep began, maybe in a bucket that every node of a cluster reaches
             trials/0007/    a trial's checkpoint and its best generator
             confirm/0002/   the same for a retraining on a fresh seed, and what its evaluation draws scored
             confirmation.json   the evidence
@@ -28,7 +28,7 @@ from ..spec import Pipeline
 ROOT = "sweeps"
 STORAGE = "SADDLE_STORAGE"
 CHECKPOINTS = "SADDLE_CHECKPOINTS"
-NOTE = "checkpoints"
+NOTE = "checkpoints.txt"
 
 
 def home() -> Path:
