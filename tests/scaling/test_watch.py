@@ -142,3 +142,41 @@ def test_a_port_is_found_as_ray_finds_it_and_its_absence_told_in_rays_words(tmp_
         with pytest.raises(RuntimeError, match="Timed out"):
             ours(str(tmp_path), "ab" * 28, "other_port", timeout_ms=100)
     assert ray._private.node.wait_for_persisted_port is theirs
+
+
+ENDING = """
+import os, sys, time
+import ray
+from saddlepoint.scaling.watch import watching_it_end
+
+class Node:
+    dead = []
+
+    def dead_processes(self):
+        return [(kind, None) for kind in self.dead]
+
+    def kill_all_processes(self, **options):
+        self.dead = ["raylet", "gcs_server"]
+        time.sleep(1.0)
+
+ray._private.worker._global_node = node = Node()
+with watching_it_end(lambda: os.write(1, b"at rest")):
+    if sys.argv[1] == "dies":
+        node.dead = ["gcs_server"]
+        time.sleep(100)
+    ray._private.worker._global_node.kill_all_processes(check_alive=False)
+    ray._private.worker._global_node = None
+print("ended")
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "end"),
+    [
+        ("dies", (1, "at rest", LINE)),  # before Ray has ended it: Ray's driver would wait for it for a minute
+        ("is ended", (0, "ended\n", "")),
+    ],
+)
+def test_a_head_that_dies_while_ray_ends_is_told_from_one_that_is_ended(what: str, end: tuple[int, str, str]) -> None:
+    done = run(ENDING, what)
+    assert (done.returncode, done.stdout, done.stderr) == end

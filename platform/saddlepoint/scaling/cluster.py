@@ -17,7 +17,7 @@ from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ig
 from ray.exceptions import AuthenticationError, RayError
 
 from saddlepoint.errors import SaddleError, UserError
-from saddlepoint.scaling.watch import watching_it_start
+from saddlepoint.scaling.watch import watching_it_end, watching_it_start
 
 GREETING = 5.0  # seconds that a head may take to answer at all
 _OBJECT_STORE = 200 * 2**20  # bytes; reports are small, and the store is taken from shared memory at once
@@ -68,15 +68,17 @@ def elsewhere() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
-def stop() -> None:
-    """Ends the local Ray, or leaves the cluster."""
-    for do in _before_stop:
-        do()
-    ray.shutdown()
+def stop(at_rest: Callable[[], None] = lambda: None) -> None:
+    """Ends the local Ray, or leaves the cluster. If a head process of the local one has died before that, this process
+    ends after `at_rest`: Ray would wait for it for a minute."""
+    with watching_it_end(at_rest):
+        for do in _before_stop:
+            do()
+        ray.shutdown()
 
 
 @contextmanager
-def running(*, cpus: int | None = None, log: Path) -> Iterator[None]:
+def running(*, cpus: int | None = None, log: Path, at_rest: Callable[[], None] = lambda: None) -> Iterator[None]:
     """`start`, and `stop` at the end, unless Ray was already running before."""
     before = ray.is_initialized()
     start(cpus=cpus, log=log)
@@ -84,7 +86,7 @@ def running(*, cpus: int | None = None, log: Path) -> Iterator[None]:
         yield
     finally:
         if not before:
-            stop()
+            stop(at_rest)
 
 
 def redirect(log: Path) -> None:

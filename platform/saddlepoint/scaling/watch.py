@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psutil
 import ray
@@ -93,6 +94,28 @@ def _patient_but_awake() -> Iterator[None]:
         yield
     finally:
         node.wait_for_persisted_port = look
+
+
+@contextmanager
+def watching_it_end(at_rest: Callable[[], None]) -> Iterator[None]:
+    """The same while Ray is ended here, up to the point at which it ends its processes itself."""
+    here = ray._private.worker._global_node
+    if here is None:
+        yield
+        return
+    ending, end = threading.Event(), here.kill_all_processes
+
+    def kill_all_processes(*arguments: Any, **options: Any) -> None:
+        ending.set()
+        end(*arguments, **options)
+
+    def died_before() -> str | None:
+        name = died()
+        return None if ending.is_set() else name  # asked afterwards: it is set before the first of them is ended
+
+    here.kill_all_processes = kill_all_processes
+    with watching(at_rest, died_before):
+        yield
 
 
 def _dead_children() -> set[tuple[int, str]]:

@@ -108,6 +108,9 @@ class Sweep:
     def _rest(self, trials: Trials) -> None:
         """Ray has died, and this process with it: the runs are at rest until the same command goes on."""
         trials.abandon()
+        self.rest()
+
+    def rest(self) -> None:
         self.tracker.finish("sweep", "KILLED")
         self.tracker.drain(5.0)
 
@@ -173,7 +176,7 @@ def opened(
             at = Sweep(pipeline, folder, shared, ledger, tracker, view, run_tags(pipeline, shared))
             begin_parent(at)
             try:
-                with cluster.running(log=folder.log):
+                with cluster.running(log=folder.log, at_rest=at.rest):
                     yield at
             except Interrupted:
                 tracker.finish("sweep", "KILLED")
