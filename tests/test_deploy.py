@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -311,12 +312,43 @@ def test_ray_ups_commands_are_there():
     commands = [line for key, lines in RAY_UP.items() if key.endswith("_commands") for line in lines]
     for path in re.findall(r"~/saddlepoint/([\w./-]+)", " ".join(commands)):
         assert (ROOT / path).exists(), path
-    for program, name, options in re.findall(r"~/saddle/bin/(\w+) (\w+)([^&]*)", " ".join(f"{c} &" for c in commands)):
-        assert program in ("ray", "pip")
+    called = re.findall(r"(?:~/saddle/bin/|&& )(ray|pip) (\w+)([^&]*)", " ".join(f"{c} &" for c in commands))
+    assert sorted(f"{program} {name}" for program, name, _ in called) == [
+        *("pip install", "pip install"), *("ray start", "ray start"), *("ray stop", "ray stop")
+    ]  # fmt: skip
+    for program, name, options in called:
         if program == "ray":
             words = [re.sub(r"\$\w+", "192.0.2.10", word) for word in shlex.split(options)]
             ray.scripts.scripts.cli.commands[name].make_context(name, words)
-    assert all(". ~/saddlepoint/deploy/node.env && " in line for line in commands if "ray start" in line)
+
+
+STARTS = [
+    *RAY_UP["head_start_ray_commands"],
+    *RAY_UP["worker_start_ray_commands"],
+    *re.findall(r"^\w+\$ (.*)", PAGE, re.M),
+]
+
+
+@pytest.mark.parametrize("command", [command for command in STARTS if re.search(r"\bray start\b", command)])
+def test_a_node_that_is_started_from_a_bare_shell_runs_jobs(command, tmp_path):
+    """A job is `exec python ...`, in the environment of `ray start`: here a `ray` that says what it was given."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "saddle"], check=True)
+    (tmp_path / "saddle/bin/ray").write_text('#!/bin/sh\necho "$@"\ncommand -v python\nenv\n')
+    (tmp_path / "saddle/bin/ray").chmod(0o755)
+    for place in (tmp_path / "saddlepoint", tmp_path):  # where `ray up` puts it, and where a person stands
+        place.mkdir(exist_ok=True)
+        (place / "deploy").symlink_to(DEPLOY)
+    bare = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "RAY_HEAD_IP": "192.0.2.10"}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=bare, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    options, python, *settings = done.stdout.splitlines()
+    assert options.startswith("start ")
+    assert Path(python) == tmp_path / "saddle/bin/python"
+    assert {"RAY_AUTH_MODE=token", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1"} <= set(settings)
+
+
+def test_there_are_four_ways_to_start_a_node():
+    assert sum("ray start" in command for command in STARTS) == 4
 
 
 def test_the_nodes_settings_can_be_read():
@@ -326,7 +358,9 @@ def test_the_nodes_settings_can_be_read():
     settings = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert settings["RAY_AUTH_MODE"] == "token"
     assert settings["SADDLE_CACHE"] == settings["SADDLE_STORAGE"] + "/cache"
-    assert set(MANIFESTS["ConfigMap-ray"]["data"]) <= set(settings)
+    told = MANIFESTS["ConfigMap-ray"]["data"]
+    assert set(told) <= set(settings)
+    assert told["SADDLE_PROGRESS"] == settings["SADDLE_PROGRESS"] == "lines"  # else a job's log is empty until its end
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +387,13 @@ def test_the_image_is_built_from_what_is_there(dockerfile):
     extras = {
         extra for _, rest in dockerfile for extras in re.findall(r"\.\[([\w,]+)\]", rest) for extra in extras.split(",")
     }
-    assert extras == {"postgres", "s3"} <= set(PROJECT["project"]["optional-dependencies"])
+    assert extras == set(PROJECT["project"]["optional-dependencies"]) - {"dev"}
+    # The lock has the tests' tools in it: it says the versions of what the package asks for, and installs nothing.
+    installs = [command for _, rest in dockerfile for command in rest.split(" && ") if "pip install" in command]
+    assert len(installs) == 3
+    for command in installs:
+        assert ("--constraint requirements.lock" in command) != ("--no-deps" in command)
+        assert not re.search(r"--requirement|\s-r\b", command)
 
 
 def test_the_image_runs_what_it_says(dockerfile):
@@ -362,11 +402,12 @@ def test_the_image_runs_what_it_says(dockerfile):
     lowest = re.fullmatch(r">=(\d+)\.(\d+)", PROJECT["project"]["requires-python"])
     assert tuple(map(int, python.groups())) >= tuple(map(int, lowest.groups()))
     assert instructions["USER"] == str(*{pod["securityContext"]["runAsUser"] for name, pod in pods() if "Ray" in name})
-    assert "RAY_AUTH_MODE=token" in instructions["ENV"].split()
+    assert {"RAY_AUTH_MODE=token", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1"} <= set(instructions["ENV"].split())
     program, *arguments = json.loads(instructions["CMD"])
     assert program in PROJECT["project"]["scripts"]
     parse_saddle(arguments)
-    assert any("wget" in rest for name, rest in dockerfile if name == "RUN")  # KubeRay's probes
+    (installed,) = [rest.split() for name, rest in dockerfile if name == "RUN" and "apt-get install" in rest]
+    assert {"wget", "g++"} <= set(installed)  # KubeRay's probes; torch.compile
 
 
 def test_docker_leaves_out_what_the_ignore_file_does():
