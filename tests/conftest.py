@@ -7,7 +7,10 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -188,6 +191,29 @@ def game_in_small(_games_of_the_docs: None) -> Callable[..., Pipeline]:
         return Pipeline.parse(content).with_values(values or {})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def benchmark() -> Callable[..., ModuleType]:
+    """`benchmark("cluster", "nodes")`: a module of a program in benchmarks/, which is a folder and no package; without
+    a name of a module, the program itself."""
+
+    def load(folder: str, module: str | None = None) -> ModuleType:
+        place = Path(__file__).parents[1] / "benchmarks" / folder
+        sys.path.insert(0, str(place))
+        try:
+            if module is not None:
+                return import_module(module)
+            spec = spec_from_file_location(f"{folder}_program", place / "__main__.py")
+            assert spec is not None
+            assert spec.loader is not None
+            program = module_from_spec(spec)
+            spec.loader.exec_module(program)
+            return program
+        finally:
+            sys.path.remove(str(place))
+
+    return load
 
 
 @pytest.fixture(scope="session")

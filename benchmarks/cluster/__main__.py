@@ -3,8 +3,9 @@
     python benchmarks/cluster [--workers 2] [--trials 9] [--rounds 2000] [--bucket]
 
 The nodes are `ray start` processes with token authentication, each in a network namespace of its own where one may make
-them; MLflow's store and the ledger are two databases of one PostgreSQL server, artifacts lie in a folder that all nodes
-see. Everything is started here, and ended again by its process id. Exit code 1: something was lost, doubled, or let in.
+them; MLflow's store and the ledger are two databases of one PostgreSQL server, sweeps and artifacts lie in a folder
+that all nodes see. With --bucket checkpoints lie in S3, and only the head sees that folder. Everything is started here,
+and ended again by its process id. Exit code 1: something was lost, doubled, or let in.
 """
 
 import argparse

@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PATIENCE = 120.0  # seconds for which a storage that fails is asked again
 PAUSES = (1.0, 30.0)  # seconds: the first, doubled up to the last
-GOOGLES_PATIENCE = "retry_limit_seconds"  # of its client, within each attempt of ours
+GOOGLE = "retry_limit_seconds=15"  # its client's own patience, within each attempt of ours; else 15 minutes
+HABITS = {"s3": "allow_delayed_open=true", "gs": GOOGLE, "gcs": GOOGLE}  # s3: one request for a small file, not three
 ATOMIC = ("s3", "gcs")  # where an object is there when all of it has arrived, and not before
 # Arrow has one kind of error for most that a storage says; by these words it is one that will not pass.
 FINAL = re.compile(
     r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|HTTP status (3\d\d|40[0-7])"
     r"|Status\((PERMISSION_DENIED|UNAUTHENTICATED)|Azure Error: \[\w*\] 40[0-7]|Unable to load lib"
 )
+KIND = re.compile(r"AWS Error \w+( \(HTTP status \d+\))?|google::cloud::Status\(\w+|Azure Error: \[\w*\] \d+")
 ABSENT = re.compile(r"Status\(NOT_FOUND")  # what Arrow makes no FileNotFoundError of
 
 
@@ -89,6 +91,10 @@ class Remote:
         root, inside = self._parts
         top = _opened(root)[1]
         return join(top, inside) if inside else top
+
+    @property
+    def _host(self) -> str:
+        return self._parts[0].partition("?")[0].rstrip("/")
 
     @property
     def _parts(self) -> tuple[str, str]:
@@ -195,9 +201,9 @@ class Remote:
                 if isinstance(error, FileNotFoundError) or ABSENT.search(str(error)):
                     raise FileNotFoundError(errno.ENOENT, "no such file", str(self)) from error
                 if _final(error):
-                    raise SaddleError(f"{self}: the storage refuses: {_reason(error)}") from error
+                    raise SaddleError(f"{self._host}: the storage refuses: {_kind(error)}") from error
                 if time.monotonic() + pause > end:
-                    raise SaddleError(f"{self}: the storage fails: {_reason(error)}") from error
+                    raise SaddleError(f"{self._host}: the storage fails: {_kind(error)}") from error
             time.sleep(pause)
             pause = min(2 * pause, PAUSES[1])
 
@@ -253,17 +259,16 @@ def at_hand(found: Place) -> Iterator[Path]:
 @cache
 def _opened(root: str) -> tuple["fs.FileSystem", str]:
     """The filesystem of a root, and the root's own path there. Raises UserError for a URI of no kind that there is."""
-    from pyarrow import ArrowException, fs
+    from pyarrow import ArrowException, ArrowInvalid, fs
 
-    if root.startswith(("gs://", "gcs://")) and GOOGLES_PATIENCE not in root:
-        root += f"{'&' if '?' in root else '?'}{GOOGLES_PATIENCE}=15"  # seconds, and not a quarter of an hour
+    scheme, (host, mark, query) = root.partition("://")[0], root.partition("?")
     try:
-        filesystem, path = fs.FileSystem.from_uri(root)
-    except OSError:
-        raise  # it was asked where the bucket lies
+        with suppress(ArrowInvalid):  # an older pyarrow that does not know it, or no such URI at all
+            if (habit := HABITS.get(scheme)) and habit.partition("=")[0] not in query:
+                return tuple(fs.FileSystem.from_uri(f"{host}?{query}&{habit}" if mark else f"{host}?{habit}"))
+        return tuple(fs.FileSystem.from_uri(root))
     except (ArrowException, ImportError) as error:
         raise UserError(f"{root!r} cannot be opened: {_reason(error)}") from error
-    return filesystem, path
 
 
 def _write(filesystem: "fs.FileSystem", path: str, content: bytes) -> None:
@@ -275,6 +280,13 @@ def _write(filesystem: "fs.FileSystem", path: str, content: bytes) -> None:
 def _final(error: BaseException) -> bool:
     kinds = PermissionError | IsADirectoryError | NotADirectoryError | ValueError | NotImplementedError
     return isinstance(error, kinds) or FINAL.search(str(error)) is not None
+
+
+def _kind(error: BaseException) -> str:
+    """Without the file, the operation and the milliseconds: one trouble has one name, whatever it strikes. The cause
+    has the rest."""
+    found = KIND.search(str(error))
+    return found.group() if found else _reason(error)
 
 
 def _reason(error: BaseException) -> str:

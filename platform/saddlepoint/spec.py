@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from . import games, networks
 from .errors import UserError, unknown
-from .space import Space
+from .space import IntRange, Space
 from .spec_objective import ObjectiveSpec
 from .spec_resources import BudgetSpec, ResourcesSpec
 from .validation import Strict, checked, parse_yaml, read_yaml, wrong
@@ -221,6 +221,18 @@ class Pipeline(Strict):
                 self.with_values(corner)
             except UserError as error:
                 raise UserError(f"search.space.parameters: with {corner}: {error}") from error
+        for name in (
+            "training.batch_size",
+            "training.accumulate",
+        ):  # whose parts must be whole between the corners, too
+            parameter = space.parameters.get(name)
+            if isinstance(parameter, IntRange) and self._parted(space):
+                raise UserError(f"search.space.parameters.{name}: a range holds batches that do not divide into parts "
+                                "(resources.workers times training.accumulate); give choices")  # fmt: skip
+
+    def _parted(self, space: Space) -> bool:
+        """Whether a batch may be divided, among workers or one part after another."""
+        return self.resources.workers > 1 or self.training.accumulate > 1 or "training.accumulate" in space.parameters
 
     # what a trial may set: a bare name belongs to the game, a dotted one is a path in the pipeline
 

@@ -48,3 +48,10 @@ class ResourcesSpec(Strict):
         if self.gpus and self.workers > 1:
             raise UserError(f"resources.gpus: {self.gpus:g} is for trials on one worker; with {self.workers} workers "
                             "give resources.gpus_per_worker, and unset it: resources.gpus=0")  # fmt: skip
+        if self.workers > 1 and self.gpus_each % 1:
+            raise UserError(f"resources.gpus_per_worker: {self.gpus_each:g} should be a whole number: two workers of "
+                            "one training cannot talk to each other from the same GPU")  # fmt: skip
+        if self.gpus_each > 1 and self.gpus_each % 1:
+            raise UserError(
+                f"resources.gpus: {self.gpus_each:g} should be a part of one GPU, or a whole number of them"
+            )

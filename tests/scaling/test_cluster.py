@@ -122,3 +122,30 @@ def test_whoever_listens_there_and_is_not_ray_is_told_before_ray_waits_for_it(
         thread.start()
         assert said in refusal(lambda: cluster.check(f"127.0.0.1:{stranger.getsockname()[1]}"))
         thread.join()
+
+
+SEEN = """
+import os, sys
+from pathlib import Path
+import ray
+from saddlepoint.scaling import cluster
+
+
+@ray.remote(num_cpus=1)
+def seen():
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+with cluster.running(cpus=1, log=Path(sys.argv[1])):
+    print(ray.get([seen.options(num_gpus=gpus).remote() for gpus in (0, 1)]))
+"""
+
+
+@pytest.mark.slow
+def test_who_asks_for_no_gpu_sees_none(tmp_path, monkeypatch):
+    """Else trials would train on a GPU that nobody has counted. Ray believes that there is one."""
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    command = [sys.executable, "-c", SEEN, str(tmp_path / "ray.log")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("['', '0']\n", "")

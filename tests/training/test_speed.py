@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from saddlepoint.spec import Pipeline
 from saddlepoint.training.setup import setup
@@ -130,6 +131,12 @@ def test_options_that_cannot_be(
             "resources.gpus: 0.5 and gpus_per_worker: 0.5 say the same thing; give one of them, "
             "and unset the other: gpus=0 or gpus_per_worker=null",
         ),
+        (
+            {"workers": 2, "gpus_per_worker": 0.5},
+            "resources.gpus_per_worker: 0.5 should be a whole number: two workers of one training cannot talk to each "
+            "other from the same GPU",
+        ),
+        ({"gpus": 1.5}, "resources.gpus: 1.5 should be a part of one GPU, or a whole number of them"),
     ],
 )
 def test_resources_that_do_not_go_together(
@@ -153,9 +160,73 @@ def test_several_workers_are_not_sent_to_one_gpu(
 
 def test_how_many_gpus_a_trial_takes(changed: Callable[..., dict[str, object]]) -> None:
     def of(**resources: float) -> tuple[float, float]:
-        needs = Pipeline.parse(changed("resources", resources)).resources
+        needs = Pipeline.parse({**changed("resources", resources), "search": None}).resources
         return needs.gpus_each, needs.gpus_of_trial
 
     assert of() == (0, 0)
     assert of(gpus=0.25) == (0.25, 0.25)
-    assert of(workers=4, gpus_per_worker=0.5) == (0.5, 2)
+    assert of(workers=4, gpus_per_worker=2) == (2, 8)
+
+
+@pytest.mark.parametrize("mode", ["default", "cuda_graphs"])
+def test_what_is_compiled_is_what_the_losses_call(
+    mode: str, toy: Callable[..., Pipeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's part is played by spies: the real compiler takes a minute, and CUDA graphs a GPU."""
+    compiled, calls, moves = [], [], []
+
+    def compile_(network: nn.Module, **options: object) -> Callable[..., object]:
+        compiled.append(options)
+
+        def call(*inputs: Tensor) -> object:
+            calls.append(network)
+            return network(*inputs)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: moves.append(1))
+    pipeline = toy({"training.compile": mode})
+    training = Training(pipeline, 0, tmp_path, setup(pipeline))
+    training.play()
+    right = {"default": "default", "cuda_graphs": "reduce-overhead"}[mode]
+    assert [options["mode"] for options in compiled] == [right, right]
+    assert training.game.order == (("critic",), ("critic",), ("generator",))
+    assert len(calls) == 2 * 3 + 2  # the critic of data, and of samples; at the end of samples alone
+    assert len(moves) == (3 if mode == "cuda_graphs" else 0)
+
+
+def test_a_warm_worker_goes_on_compiling_after_many_structures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own limit is eight for each piece of code: the ninth structure would run uncompiled, and nobody told."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend="eager", dynamic=False))
+    speed = Speed(compile="default")
+    speed.settle()
+    for width in range(1, 13):
+        before = counters["stats"]["unique_graphs"]
+        speed.called(nn.Sequential(nn.Linear(3, width), nn.ReLU()))(torch.ones(2, 3))
+        assert counters["stats"]["unique_graphs"] > before, width
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("training.batch_size", {"training.accumulate": 2}),
+        ("training.batch_size", {"resources": {"workers": 2}}),
+        ("training.accumulate", {}),
+    ],
+)
+def test_a_range_with_batches_that_have_no_parts_is_refused_before_a_trial_meets_one(
+    name: str, changes: dict[str, object], changed: Callable[..., dict[str, object]], refusal: Callable[..., str]
+) -> None:
+    """Both of its ends are right: 32 and 64, or 1 and 4."""
+    low, high = (32, 64) if name == "training.batch_size" else (1, 4)
+    space = {"game": "wgan", "parameters": {name: {"type": "int", "low": low, "high": high, "default": low}}}
+    content = changed("search", {"space": space, "trials": 2})
+    for key, value in changes.items():
+        section, _, leaf = key.partition(".")
+        content[section] = {**content.get(section, {}), **({leaf: value} if leaf else value)}
+    assert refusal(lambda: Pipeline.parse(content)) == (
+        f"search.space.parameters.{name}: a range holds batches that do not divide into parts "
+        "(resources.workers times training.accumulate); give choices"
+    )

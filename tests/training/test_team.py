@@ -98,7 +98,9 @@ def play(cases: dict[str, Any], folder: Path, team: Team) -> dict[str, Any]:
         torch.set_default_dtype(torch.float64)
         shared = Setup(doubled(ready.dataset), ready.scorer, ready.device)
         place = folder / f"{team.size} {name.replace(':', ' ')}"
-        found[name] = played(Training(pipeline, 3, place, shared, team), ROUNDS)
+        training = Training(pipeline, 3, place, shared, team)
+        drawing = torch.get_rng_state()  # what networks draw themselves: dropout
+        found[name] = played(training, ROUNDS) | {"drawing": drawing}
         first = Training(pipeline, 3, place, shared, team)
         before = played(first, ROUNDS // 2)["trace"]
         first.save()
@@ -177,6 +179,12 @@ def test_a_team_that_goes_on_from_its_checkpoint_is_one_that_never_stopped(name:
         assert torch.equal(resumed["buffers"], straight["buffers"])
         for (_, told), (_, expected) in zip(resumed["trace"], straight["trace"], strict=True):
             assert told == pytest.approx(expected, rel=1e-13, abs=1e-15)  # saving sums up what is logged, too
+
+
+def test_the_first_draws_the_dropout_of_a_single_process_and_the_second_another(teams: dict[str, Any]) -> None:
+    alone, first, second = (teams[key]["dropout"]["drawing"] for key in ("1-0", "2-0", "2-1"))
+    assert torch.equal(first, alone)
+    assert not torch.equal(second, first)
 
 
 def test_halves_that_are_each_normalised_by_themselves_would_be_another_training() -> None:

@@ -2,9 +2,8 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,21 +13,12 @@ import pytest
 from saddlepoint.spec import Pipeline
 from saddlepoint.workflows.sweep import sweep
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "chaos" / "__main__.py"
 SEED = 3
 
 
 @pytest.fixture(scope="module")
-def program() -> Iterator[ModuleType]:
-    """benchmarks/chaos, which is a folder and no package."""
-    sys.path.insert(0, str(PROGRAM.parent))
-    spec = spec_from_file_location("chaos_program", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(PROGRAM.parent))
+def program(benchmark: Callable[..., ModuleType]) -> ModuleType:
+    return benchmark("chaos")
 
 
 @pytest.mark.slow

@@ -233,6 +233,46 @@ def test_a_cap_counts_what_is_in_the_bucket(bucket: str) -> None:
         Disk(parent, cap=50, need=60).room([], set())
 
 
+def test_an_outage_ends_the_sweep_in_a_line_and_the_same_command_goes_on(
+    workplace: Path, toy_content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_content["search"] |= {"trials": 3, "pruner": "none", "sampler": "random"}
+    pipeline = Pipeline.parse(toy_content)
+    monkeypatch.setenv("SADDLE_CHECKPOINTS", f"mock:///{uuid.uuid4().hex}")
+    patiently, heard, down = Remote._patiently, [], False
+
+    def asked(file: Remote, *terms: Any, **options: Any) -> Any:
+        if down:
+            raise SaddleError("mock://: the storage fails: it is down")
+        return patiently(file, *terms, **options)
+
+    def breaking(source: Any, work: Any, **_: Any) -> Any:
+        hear = source.result
+
+        def result(number: int, told: dict[str, Any]) -> bool:
+            nonlocal down
+            heard.append(number)
+            down = heard.count(1) == 2
+            return bool(hear(number, told))
+
+        monkeypatch.setattr(source, "result", result)
+        return in_process(source, work)
+
+    monkeypatch.setattr(Remote, "_patiently", asked)
+    monkeypatch.setattr(sweep_room, "execute", breaking)
+    with pytest.raises(SaddleError, match=r"^mock://: the storage fails: it is down$"):
+        sweep(pipeline)
+    down = False
+    monkeypatch.setattr(sweep_room, "execute", in_process)
+    states = [(trial.state, trial.reason) for trial in sweep(pipeline)]
+    failed = ("failed", "saddlepoint.errors.SaddleError: mock://: the storage fails: it is down")
+    assert [state for state in states if state[0] == "failed"] == [failed]
+    assert sum(state == "complete" for state, _ in states) == len(states) - 1 >= 2
+    assert {name[:11] for name in names(place_of("toy"))} == {
+        f"trials/{n:04d}" for n, (state, _) in enumerate(states) if state == "complete"
+    }
+
+
 @contextmanager
 def unseen(pipeline: Pipeline) -> Iterator[Callable[[Report], None]]:
     yield lambda report: None

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,7 +23,6 @@ from saddlepoint.workflows.submit import environment, own_modules, pack, portabl
 
 Change = Callable[[str, Any], dict[str, Any]]
 Refusal = Callable[[Callable[[], object]], str]
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "cluster" / "__main__.py"
 SERVER = "http://mlflow.example:5000"
 HEAD = "http://head.example:8265"
 
@@ -430,23 +428,12 @@ def test_the_doctor_knows_where_trials_and_jobs_go(
     assert verdict() == (False, "no Ray cluster answers at http://127.0.0.1:1: Connection refused")
 
 
-@pytest.fixture(scope="module")
-def program() -> Iterator[ModuleType]:
-    """benchmarks/cluster, which is a folder and no package."""
-    sys.path.insert(0, str(PROGRAM.parent))
-    spec = spec_from_file_location("cluster_program", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(PROGRAM.parent))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_on_a_cluster_that_loses_a_node_a_submitted_sweep_comes_to_a_champion(program: ModuleType) -> None:
+def test_on_a_cluster_that_loses_a_node_a_submitted_sweep_comes_to_a_champion(
+    benchmark: Callable[..., ModuleType],
+) -> None:
     """`python benchmarks/cluster` in short: three nodes, two trials at once, one node killed in their midst."""
-    checks = program.run(workers=2, trials=3, rounds=1500, whole=False)
+    checks = benchmark("cluster").run(workers=2, trials=3, rounds=1500, whole=False)
     assert checks.passed, checks.table()
     assert len(checks.rows) >= 16  # and one more where each node has an address of its own

@@ -17,6 +17,7 @@ from ray.util import placement_group_table
 
 from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.scaling import cluster
+from saddlepoint.scaling.executor import rest
 from saddlepoint.scaling.group import play
 from saddlepoint.scaling.jobs import End, LastReport, Resources
 from saddlepoint.search.records import Outcome
@@ -168,6 +169,7 @@ def test_a_sweep_of_two_worker_trials_prunes_and_leaves_nothing_behind(cpus: int
     for trial in trials:
         assert list(trial.intermediate) == [4, 8, 12][: len(trial.intermediate)]
         assert (len(trial.intermediate) == 3) == (trial.state == "complete")
+    rest()
     assert free()
     first = next(train(pipeline.with_values(trials[0].values), seed=trials[0].seed, folder=place / "alone"))
     assert trials[0].intermediate[4] == pytest.approx(first.metrics["fid"], rel=1e-3)
@@ -317,3 +319,10 @@ def test_a_plan_counts_workers_and_parts_of_gpus(
     found = plan(toy({**TWO, "training.rounds": 4}))
     assert found.at_once == 3
     assert any("2 workers share it" in line for line in found.warnings)
+    assert not any("memory:" in line for line in found.warnings)
+    monkeypatch.setattr("saddlepoint.workflows.plan.peak_megabytes", lambda device: 100.0)
+    monkeypatch.setattr("saddlepoint.workflows.plan.free_megabytes", lambda device, gpus: 500.0)
+    found = plan(toy({**TWO, "training.rounds": 4}))  # three at once, of two workers each
+    assert [line for line in found.warnings if "memory:" in line] == [
+        "memory: 3 trials at once take up to 600 MB and 500 are free; 2 fit: resources.concurrency=2"
+    ]

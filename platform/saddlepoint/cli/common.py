@@ -16,7 +16,7 @@ PipelineArgument = Annotated[
 ]
 SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A folder in sweeps/, by name.")]
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder.")
+    str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder, also s3://...")
 ]
 Set = Annotated[
     list[str] | None,

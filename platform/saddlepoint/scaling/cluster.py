@@ -33,6 +33,8 @@ def start(*, cpus: int | None = None, log: Path) -> None:
     if ray.is_initialized():
         return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Else Ray lets a job that asks for no GPU see all of them, and nobody counts it there.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     # Tune's workers want an environment of their own: idle ones, started ahead, would only cost time.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     address = os.environ.get("RAY_ADDRESS")
@@ -59,6 +61,11 @@ def before_stop(do: Callable[[], None]) -> Callable[[], None]:
     """Lets `do` be called whenever Ray is about to be stopped or left."""
     _before_stop.append(do)
     return do
+
+
+def elsewhere() -> bool:
+    """Whether Ray runs on other machines, too."""
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def stop() -> None:

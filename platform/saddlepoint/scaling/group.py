@@ -47,7 +47,7 @@ PATIENCE = 10.0  # seconds for a group that is ended at once
 SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon Train sees that the processes are done, or one is dead
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(SILENCE),  # for room: others may be at work on the cluster
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process, for signals that a training has no use for
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",

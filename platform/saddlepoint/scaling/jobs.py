@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from saddlepoint.errors import UserError
-
 Report = Callable[[dict[str, Any]], None]
 _HAIR = 1e-9  # three thirds of a GPU are one GPU, also in floating point
 
@@ -69,9 +67,7 @@ class Resources:
         """How many jobs machines with so many (CPUs, GPUs) take; 0: not even one.
 
         A worker fits on one machine, a part of a GPU on one GPU; a job's workers may be on several machines.
-        Raises UserError for what no machine could give.
         """
-        self._check()
         fit = sum(self._places(cpus, gpus) for cpus, gpus in machines) // self.workers
         return min(fit, self.concurrency or fit)
 
@@ -82,15 +78,6 @@ class Resources:
         if self.gpus:
             return min(places, int(gpus) * int(1 / self.gpus + _HAIR))
         return places
-
-    def _check(self) -> None:
-        if self.cpus <= 0:
-            raise UserError(f"resources.cpus: {self.cpus:g} should be greater than 0")
-        if self.workers > 1 and self.gpus % 1:
-            raise UserError(f"resources.gpus_per_worker: {self.gpus:g} should be a whole number: two workers of one "
-                            "training cannot talk to each other from the same GPU")  # fmt: skip
-        if self.gpus > 1 and self.gpus % 1:
-            raise UserError(f"resources.gpus: {self.gpus:g} should be a part of one GPU, or a whole number of them")
 
     def __str__(self) -> str:
         each = f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")

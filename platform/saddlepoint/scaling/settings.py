@@ -1,7 +1,6 @@
 """Ray's settings are environment variables, read when a run begins."""
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +11,11 @@ from saddlepoint.remote import Place
 
 @contextmanager
 def settled(settings: Mapping[str, str]) -> Iterator[None]:
-    """With these settings in the environment, and without warnings of changes to come in Ray's API."""
+    """With these settings in the environment."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         for name, value in before.items():
             if value is None:

@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,9 +30,17 @@ class Setup:
     scorer: AnyScorer
     device: torch.device
 
+    @property
+    def on_cpu(self) -> "Setup":
+        """The same, to try in memory what workers will train: the GPU is theirs."""
+        return replace(self, device=torch.device("cpu"))
 
-def setup(pipeline: Pipeline) -> Setup:
-    """Raises UserError: the data lack what the game needs, or the objective cannot be had on them."""
+
+def setup(pipeline: Pipeline, *, trains_here: bool = True) -> Setup:
+    """trains_here: otherwise the trainings run on other machines, which may have the GPU that this one has not.
+
+    Raises UserError: the data lack what the game needs, the objective cannot be had on them, or a device is missing.
+    """
     objective, data_options = pipeline.objective, json.dumps(pipeline.data.options, sort_keys=True)
     game = build_game(pipeline)
     dataset = _dataset(pipeline.data.name, data_options)
@@ -48,7 +56,9 @@ def setup(pipeline: Pipeline) -> Setup:
     for name in objective.built().names:
         if name not in scorer.metrics:
             scorer.floor([name])  # raises, and says why it cannot be had here
-    return Setup(dataset, scorer, choose_device(pipeline.training.device))
+    asked = pipeline.training.device
+    elsewhere = not trains_here and not torch.cuda.is_available()
+    return Setup(dataset, scorer, choose_device("cpu" if elsewhere else asked))
 
 
 def _suits(name: str, game: Game, dataset: Dataset) -> None:

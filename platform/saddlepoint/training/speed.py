@@ -12,6 +12,7 @@ accumulate    each move's batch passes in so many parts, whose gradients are ave
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -35,6 +36,9 @@ class Speed:
         By torch's older switches: whoever reads these (torch-fidelity's Inception) fails where the newer ones were set.
         """
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
+        if self.compile != "none":  # a warm worker meets many structures; after eight, torch would go on uncompiled
+            limits: Any = import_module("torch._dynamo.config")
+            limits.recompile_limit = limits.accumulated_recompile_limit
 
     def laid_out(self, network: nn.Module) -> nn.Module:
         return network.to(memory_format=torch.channels_last) if self.channels_last else network

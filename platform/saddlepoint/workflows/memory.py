@@ -6,11 +6,14 @@ import sys
 
 import torch
 
+CONTEXT = 500.0  # megabytes of a GPU, about, that a process takes before its first tensor
+
 
 def peak_megabytes(device: torch.device) -> float:
-    """The most that this process has held so far, on the GPU if that is the device."""
+    """The most that this process has held so far; if the device is a GPU, there: what torch took from it, be it in use
+    or kept for later, and the context."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
+        return torch.cuda.max_memory_reserved(device) / 1e6 + CONTEXT
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes here
 

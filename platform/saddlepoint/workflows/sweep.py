@@ -160,10 +160,10 @@ def opened(
     extend = searched(pipeline).population is None and extend  # whose decisions depend on its space and its rounds
     folder = Folder.of(pipeline, root)
     elsewhere = folder.apart()
-    shared = setup(pipeline)
+    shared = setup(pipeline, trains_here=not cluster.elsewhere())
     for values, trial in structures(pipeline):  # built here once, in memory, so that no worker finds out first
         try:
-            Training(trial, pipeline.seed, folder.path, shared)
+            Training(trial, pipeline.seed, folder.path, shared.on_cpu)
         except UserError as error:
             raise UserError(f"search.space: with {values}: {error}" if values else str(error)) from error
     with folder.locked():

@@ -36,15 +36,16 @@ def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Train
 
     What several workers write lies apart, below SADDLE_CHECKPOINTS, if that is set when the training begins."""
     together, begun = pipeline.resources.workers > 1, (folder / "tracking").exists()
+    if together:
+        from . import workers  # and with it Ray, which one worker does without
     elsewhere = apart(folder.name) if together and not begun else None
-    shared = setup(pipeline)
-    Training(pipeline, pipeline.seed, folder, shared)  # in memory: what does not fit is said before a run is begun
+    shared = setup(pipeline, trains_here=not together or not workers.elsewhere())
+    # In memory: what does not fit is said before a run is begun.
+    Training(pipeline, pipeline.seed, folder, shared.on_cpu if together else shared)
     key, last, memory = "train", None, 0.0
     if not begun:
         settle(folder, elsewhere)
     at = located(folder.absolute())
-    if together:
-        from . import workers  # and with it Ray, which one worker does without
     with (
         workers.ready(pipeline, folder) if together else nullcontext(),
         Tracker(folder / "tracking", tracking_uri=None, experiment=pipeline.experiment) as tracker,

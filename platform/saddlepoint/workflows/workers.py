@@ -1,13 +1,15 @@
 """One training on several workers of a Ray cluster, or of this machine: every one plays what a trial would play."""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import SaddleError, UserError
-from ..remote import Place
+from ..remote import Place, place
 from ..scaling import cluster
+from ..scaling.executor import rest
 from ..scaling.group import play
 from ..scaling.places import fitting
 from ..scaling.watch import watching
@@ -17,10 +19,12 @@ from ..training.loop import Report
 from ..training.sentinel import Diverged
 from ..training.setup import choose_device
 from .failures import Failures
+from .folder import CHECKPOINTS
 from .memory import peak_megabytes
 from .needs import needs
 from .trial import Order, work
 
+elsewhere = cluster.elsewhere
 MEGABYTES = "megabytes"  # in a report: the peak of the process that made it
 
 
@@ -32,6 +36,7 @@ def ready(pipeline: Pipeline, folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(cluster.running(log=log))
             fitting(needs(pipeline.resources), "the training")
+            rest()  # those of an earlier sweep would keep the room
         except UserError:
             stack.close()
             if folder in absent:
@@ -87,5 +92,9 @@ def train(
 
 
 def _work(order: Order, report: Callable[[dict[str, Any]], None]) -> None:
+    at = place(order.folder)
+    if isinstance(at, Path) and not at.is_dir():  # the caller has made it
+        raise SaddleError(f"{socket.gethostname()} does not see the folder {at}, which every node must see; "
+                          f"give one that they do with --out, or set {CHECKPOINTS}")  # fmt: skip
     device = choose_device(Pipeline.parse(order.pipeline).training.device)
     work(order, lambda values: report({**values, MEGABYTES: peak_megabytes(device)}))
