@@ -80,6 +80,26 @@ def test_every_saddle_command_is_one(arguments):
     parse_saddle(arguments)
 
 
+class Taken(Exception):
+    """What a command would have worked with."""
+
+
+@pytest.mark.parametrize(
+    "arguments", [call for call in calls("saddle") if set(call) & {"plan", "train", "submit", "--parity"}], ids=" ".join
+)
+def test_every_pipeline_can_be_had_as_the_page_wants_it(arguments, monkeypatch):
+    """With all the options that change it: short of the work itself, the command is run."""
+
+    def take(pipeline: Pipeline, *_: object, **__: object) -> None:
+        raise Taken(pipeline)
+
+    for work in ("plan.plan", "train.train_here", "submit.submit", "parity.parity"):
+        monkeypatch.setattr(f"saddlepoint.workflows.{work}", take)
+    with pytest.raises(Taken) as taken:
+        app(arguments, standalone_mode=False)
+    assert taken.value.args[0].name in arguments
+
+
 @pytest.mark.parametrize("wrong", [["submit", "digits-wgan", "--adress", "x"], ["jbs"], ["logs"]], ids=" ".join)
 def test_a_wrong_saddle_command_is_seen(wrong):
     with pytest.raises(Exception, match=r"(?i)no such|missing"):
@@ -93,6 +113,22 @@ def test_every_ray_and_mlflow_option_is_one():
     for program, cli in (("ray", ray.scripts.scripts.cli), ("mlflow", mlflow.cli.cli)):
         for name, *arguments in calls(program):
             cli.commands[name].make_context(name, arguments)
+
+
+def test_the_tracking_server_answers_to_the_names_that_it_is_called_by():
+    import mlflow.cli
+    from mlflow.server.security_utils import get_default_allowed_hosts, is_allowed_host_header
+
+    (server,) = [arguments for name, *arguments in calls("mlflow") if name == "server"]
+    options = mlflow.cli.cli.commands["server"].make_context("server", server).params
+    hosts = options["allowed_hosts"].split(",")
+    page, settings = ((ROOT / path).read_text() for path in ("docs/cluster.md", "deploy/node.env"))
+    called = set(re.findall(r"MLFLOW_TRACKING_URI=http://(\d[\w.:]+)", page + settings))
+    assert called == {f"{options['host']}:{options['port']}"}
+    for name in (*called, "localhost:5000", "127.0.0.1:5000"):  # from the machine itself, or through ssh
+        assert is_allowed_host_header(hosts, name)
+    assert not is_allowed_host_header(hosts, "evil.example:5000")
+    assert not any(is_allowed_host_header(get_default_allowed_hosts(), name) for name in called)  # hence the option
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")

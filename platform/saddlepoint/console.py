@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from functools import partial
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -29,9 +30,10 @@ WIDTH = 150  # where there is no terminal to ask
 SHOWN = 24  # rows of the live table: the newest
 COLOUR = {"running": "cyan", "complete": "green", "pruned": "yellow", "diverged": "red", "failed": "red"}
 
-out = Console(highlight=False)
+as_it_is = partial(Console, highlight=False, markup=False, emoji=False)  # a path may be called [bold], or :smile:
+out = as_it_is()
 if not out.is_terminal:
-    out = Console(highlight=False, width=WIDTH)
+    out = as_it_is(width=WIDTH)
 
 
 def plain_table(title: str | None = None) -> Table:
@@ -250,7 +252,7 @@ def runs_table(sweeps: Iterable[TrackedRun]) -> Table:
 def progress(pipeline: Pipeline) -> Iterator[Callable[[Report], None]]:
     """A bar over the rounds of one training; nothing where stdout is no terminal."""
     metric = pipeline.objective.metric
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task(pipeline.name, total=pipeline.training.rounds)
 
@@ -267,7 +269,7 @@ def progress(pipeline: Pipeline) -> Iterator[Callable[[Report], None]]:
 @contextmanager
 def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A bar over things of which so many are done and so many there are; nothing where stdout is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

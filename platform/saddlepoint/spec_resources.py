@@ -44,10 +44,10 @@ class ResourcesSpec(Strict):
                             f"resources.workers, {self.workers}, times training.accumulate, {accumulate}")  # fmt: skip
         if self.gpus and self.gpus_per_worker is not None:
             raise UserError(f"resources.gpus: {self.gpus:g} and gpus_per_worker: {self.gpus_per_worker:g} say the same "
-                            "thing; give one of them")  # fmt: skip
+                            "thing; give one of them, and unset the other: gpus=0 or gpus_per_worker=null")  # fmt: skip
         if self.gpus and self.workers > 1:
             raise UserError(f"resources.gpus: {self.gpus:g} is for trials on one worker; with {self.workers} workers "
-                            "give resources.gpus_per_worker")  # fmt: skip
+                            "give resources.gpus_per_worker, and unset it: resources.gpus=0")  # fmt: skip
         if self.workers > 1 and self.gpus_each % 1:
             raise UserError(f"resources.gpus_per_worker: {self.gpus_each:g} should be a whole number: two workers of "
                             "one training cannot talk to each other from the same GPU")  # fmt: skip

@@ -1,5 +1,6 @@
 """Against a real Ray head with token authentication: jobs run, are followed, found and stopped; strangers stay out."""
 
+import asyncio
 import http.server
 import os
 import signal
@@ -83,6 +84,8 @@ def test_a_job_runs_in_its_folder_and_is_followed_to_its_end(
     assert [job.id for job in jobs.all()] == ["digits-1a2b"]
     assert "did you mean 'digits-1a2b'?" in refusal(lambda: jobs.job("digits-1a2c"))
     assert "did you mean 'digits-1a2b'?" in refusal(lambda: jobs.follow("digits-1a2c", heard.append))
+    for id in ("", ".", "..", "digits-1a2b?x", "digits-1a2b#x", "digits-1a2b/logs", "../jobs/digits-1a2b"):
+        assert refusal(lambda id=id: jobs.job(id)).startswith(f"job: {id!r} is not known; ")
     assert capfd.readouterr() == ("", "")
 
     jobs.submit("falls", "echo oh dear; exit 3", folder=tmp_path / "work", environment={})
@@ -120,8 +123,9 @@ def test_ctrl_c_ends_the_following_and_not_the_job(jobs: Jobs, head: Any, tmp_pa
                 break
         following.send_signal(signal.SIGINT)
         assert following.stderr.read() == (
-            "saddle: goes-on goes on without this command; come back: saddle logs goes-on --follow; "
-            "end it: saddle stop goes-on\n"
+            "saddle: goes-on goes on without this command; "
+            f"come back: saddle logs goes-on --follow --address {head.dashboard}; "
+            f"end it: saddle stop goes-on --address {head.dashboard}\n"
         )
     assert following.returncode == 1
     assert jobs.job("goes-on").status == "RUNNING"
@@ -166,6 +170,21 @@ def test_a_token_is_looked_for_where_ray_does(home: Path, monkeypatch: pytest.Mo
     assert token() is None
 
 
+@pytest.mark.parametrize("text", ["two\nlines-of-it", "worth 5 €", "tab\tin it", "caf\u00e9"])
+@pytest.mark.parametrize("place", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "home"])
+def test_what_cannot_be_a_token_is_refused_and_not_told(
+    place: str, text: str, home: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    file = home / ".ray" / "auth_token"
+    file.parent.mkdir()
+    file.write_text(text)
+    if place != "home":
+        monkeypatch.setenv(place, text if place == "RAY_AUTH_TOKEN" else str(file))
+    said = refusal(lambda: Jobs("http://127.0.0.1:1"))
+    assert said.startswith(f"{file if place == 'home' else place}: holds no token")
+    assert not any(word in said for word in (*text.split(), *repr(text)[1:-1].split()) if len(word) > 2)
+
+
 DRIVER = """
 import sys
 from pathlib import Path
@@ -204,7 +223,7 @@ def test_a_driver_gets_in_by_the_token_alone(
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "http://", "8265"])
+@pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "http://", "8265", "http://[::1"])
 def test_an_address_that_is_none_is_refused(address: str, refusal: Refusal, home: Path) -> None:
     assert refusal(lambda: checked_address(address)).startswith(f"--address: {address!r} should be http://HEAD:8265")
 
@@ -312,3 +331,37 @@ def test_a_cluster_that_is_gone_is_not_waited_for_for_ever(home: Path, monkeypat
     with pytest.raises(SaddleError, match=r"^no Ray cluster answers at http://head:8265: Connection refused$") as error:
         Jobs("http://head:8265").follow("job", lambda text: None)
     assert not isinstance(error.value, UserError)
+
+
+class Vanished(Gone):
+    """A head whose machine lost its power: the connection stays, and nothing comes any more."""
+
+    async def tail_job_logs(self, id: str) -> Any:
+        yield "one\n"
+        await asyncio.sleep(3600)
+
+
+class Drowsy(Torn):
+    """A connection that fell asleep, as behind some routers, while the job came to its end."""
+
+    async def tail_job_logs(self, id: str) -> Any:
+        self.tails = 3
+        yield "one\n"
+        await asyncio.sleep(3600)
+
+
+@pytest.mark.timeout(60)
+def test_a_head_that_vanished_or_a_connection_that_sleeps_is_not_waited_for_for_ever(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "PATIENCE", 0.5)
+    monkeypatch.setattr(submission, "QUIET", 0.2)
+    heard: list[str] = []
+    monkeypatch.setattr(submission, "_Client", Vanished)
+    with pytest.raises(SaddleError, match="no Ray cluster answers at"):
+        Jobs("http://head:8265").follow("job", heard.append)
+    assert heard == ["one\n"]
+    heard.clear()
+    monkeypatch.setattr(submission, "_Client", Drowsy)
+    assert Jobs("http://head:8265").follow("job", heard.append).status == "SUCCEEDED"
+    assert "".join(heard) == "".join(WHOLE)

@@ -123,11 +123,13 @@ def test_options_that_cannot_be(
         ),
         (
             {"workers": 2, "gpus": 1},
-            "resources.gpus: 1 is for trials on one worker; with 2 workers give resources.gpus_per_worker",
+            "resources.gpus: 1 is for trials on one worker; with 2 workers give resources.gpus_per_worker, "
+            "and unset it: resources.gpus=0",
         ),
         (
             {"gpus": 0.5, "gpus_per_worker": 0.5},
-            "resources.gpus: 0.5 and gpus_per_worker: 0.5 say the same thing; give one of them",
+            "resources.gpus: 0.5 and gpus_per_worker: 0.5 say the same thing; give one of them, "
+            "and unset the other: gpus=0 or gpus_per_worker=null",
         ),
         (
             {"workers": 2, "gpus_per_worker": 0.5},

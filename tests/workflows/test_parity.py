@@ -61,6 +61,14 @@ def test_no_rounds_are_nothing_to_compare(toy: Any) -> None:
         parity(toy(), 0)
 
 
+@pytest.mark.parametrize("options", [("--rounds", "3"), ("--set", "seed=1")])
+def test_what_belongs_to_parity_is_not_ignored_without_it(
+    options: tuple[str, ...], saddle: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert saddle("doctor", *options) == 2
+    assert capsys.readouterr() == ("", f"saddle: {options[0]}: goes with --parity PIPELINE\n")
+
+
 @pytest.mark.slow  # compiles
 def test_compiled_it_is_the_same_game(monkeypatch: pytest.MonkeyPatch, toy: Any) -> None:
     monkeypatch.setattr(module, "OPTIONS", {name: OPTIONS[name] for name in ("eager", "compile: default")})

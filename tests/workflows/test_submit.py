@@ -84,6 +84,7 @@ def test_what_is_sent(cluster: type[FakeJobs], monkeypatch: pytest.MonkeyPatch) 
         "SADDLE_STORAGE": "/shared",
         "SADDLE_CACHE": "/shared/cache",
         "SADDLE_PROGRESS": "lines",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
     assert Pipeline.parse(yaml.safe_load(sent["pipeline"])) == pipeline
     assert {"saddlepoint/__main__.py", "saddlepoint/workflows/report/page.html.j2"} <= sent["files"]
@@ -107,6 +108,11 @@ REFUSED: dict[str, tuple[list[str], dict[str, str], str, str]] = {
     "a folder as store": ([], {"MLFLOW_TRACKING_URI": "./mlruns"}, "./mlruns", "http://HOST:PORT"),
     "a loopback server": ([], {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}, "127.0.0.1", "as the cluster's nodes"),
     "a loopback S3": ([], {"MLFLOW_S3_ENDPOINT_URL": "http://localhost:9000"}, "MLFLOW_S3_ENDPOINT_URL", "localhost"),
+    "a server that is anywhere": ([], {"MLFLOW_TRACKING_URI": "http://0.0.0.0:5000"}, "MLFLOW_TRACKING_URI", "0.0.0.0"),
+    "a store on a socket": ([], {"MLFLOW_TRACKING_URI": "postgresql:///m?host=/tmp"}, "postgresql:///m", "a socket"),
+    "half an address": ([], {"MLFLOW_TRACKING_URI": "http://[::1"}, "'http://[::1'", "names no server"),
+    "half a ledger's": (["search.ledger='postgresql://[::1/d'"], {}, "search.ledger", "names no server"),
+    "a ledger on a socket": (["search.ledger=postgresql+psycopg2:///ledger"], {}, "search.ledger", "not as a socket"),
     "an SQLite ledger": (["search.ledger=sqlite:///here.db"], {}, "search.ledger: 'sqlite:///here.db'", "leave it out"),
     "a loopback ledger": (["search.ledger=postgresql://u@localhost/d"], {}, "search.ledger", "not as localhost"),
     "a password": (["search.ledger=postgresql://u:secret@db/d"], {}, "postgresql://db/d", "PGPASSWORD"),
@@ -161,6 +167,8 @@ def test_what_lies_on_the_storage_or_on_the_cluster_alone_is_taken(
                  "{name: parquet, path: 's3://bucket/x'}"):  # fmt: skip
         pipeline = Pipeline.load("digits-wgan", [f"data={data}", f"search.ledger=sqlite:///{tmp_path}/ledger.db"])
         assert portable(pipeline, tmp_path, "head.example") == SERVER
+    far = Pipeline.load("digits-wgan", ["search.ledger=postgresql+psycopg2:///ledger?host=db.example"])
+    assert portable(far, tmp_path, "head.example") == SERVER
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert portable(Pipeline.load("digits-wgan"), tmp_path, "127.0.0.1") == "http://127.0.0.1:5000"
 
@@ -305,7 +313,8 @@ def test_a_followed_submit_ends_as_its_job_does(
     first, last = said.err.splitlines()
     assert first == "a line of the job"
     assert last.startswith("saddle: job digits-wgan-")
-    assert "FAILED: exit code 1; look: saddle logs" in last
+    assert "FAILED: exit code 1; look: saddle logs digits-wgan-" in last
+    assert last.endswith(f" --address {HEAD}")
     assert saddle(*words, "--detach", "--json") == 0
     assert json.loads(capsys.readouterr().out)["sweep"] == "/shared/sweeps/digits-wgan"
 
@@ -321,8 +330,37 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
 
     monkeypatch.setattr(FakeJobs, "follow", interrupted)
     assert saddle("submit", "digits-wgan", "--address", HEAD, "--storage", "/shared") == 1
+    job, words = cluster.sent["id"], ("--address", HEAD)
+    assert capsys.readouterr().err.endswith(
+        f"come back: saddle logs {job} --follow --address {HEAD}; end it: saddle stop {job} --address {HEAD}\n"
+    )
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"{HEAD}/")  # which is the same one
+    assert saddle("submit", "digits-wgan", "--storage", "/shared", *words) == 1
     job = cluster.sent["id"]
-    assert f"saddle logs {job} --follow" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(f"saddle logs {job} --follow; end it: saddle stop {job}\n")
+
+
+def test_what_a_job_and_its_folder_are_called_is_shown_as_it_is(
+    cluster: type[FakeJobs],
+    saddle: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Names that mean something to rich: a style, its end, a picture."""
+    odd = "/x/[bold]y[/]/:smile:"
+    job = Submitted("[red]1", "FAILED", f"no {odd}", 1.0, 2.0, {"sweep": odd})
+    monkeypatch.setattr(FakeJobs, "all", lambda self: [job], raising=False)
+    monkeypatch.setattr(FakeJobs, "job", lambda self, id: job, raising=False)
+    assert saddle("submit", "digits-wgan", "--address", HEAD, "--storage", odd, "--detach") == 0
+    assert f"its sweep is {odd}/sweeps/digits-wgan," in capsys.readouterr().out
+    assert saddle("jobs", "--address", HEAD) == 0
+    said = capsys.readouterr().out
+    assert odd in said
+    assert "[red]1" in said
+    assert saddle("status", "[red]1", "--address", HEAD) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("[red]1")
+    assert said.count(odd) == 2
 
 
 @pytest.mark.parametrize(

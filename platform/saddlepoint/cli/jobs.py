@@ -1,6 +1,7 @@
 """Commands that work on a Ray cluster from outside, through the address of its dashboard."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,18 +120,23 @@ def stop(job: JobArgument, address: Address = None, json: Json = False) -> None:
 
 def _follow(at: "Jobs", job: str, json: bool = False) -> None:
     """Raises SaddleError if the job did not succeed, or if Ctrl-C ended the following."""
+    from ..scaling.submission import ADDRESS
+
     to = sys.stderr if json else sys.stdout  # stdout holds the result alone
+    known = os.environ.get(ADDRESS, "").rstrip("/") == at.address
+    there = "" if known else f" --address {shlex.quote(at.address)}"
     try:
         with _piped():
             ended = at.follow(job, lambda text: print(text, end="", flush=True, file=to))
     except KeyboardInterrupt:
         raise SaddleError(
-            f"{job} goes on without this command; come back: saddle logs {job} --follow; end it: saddle stop {job}"
+            f"{job} goes on without this command; "
+            f"come back: saddle logs {job} --follow{there}; end it: saddle stop {job}{there}"
         ) from None
     if json:
         print_json(ended)
     if ended.status != "SUCCEEDED":
-        raise SaddleError(f"job {job} {ended.status}: {ended.reason}; look: saddle logs {job}")
+        raise SaddleError(f"job {job} {ended.status}: {ended.reason}; look: saddle logs {job}{there}")
 
 
 @contextmanager
@@ -144,8 +150,6 @@ def _piped() -> Iterator[None]:
 
 
 def _show(job: "Submitted", json: bool) -> None:
-    from rich.markup import escape
-
     from .. import console
 
     if json:
@@ -156,7 +160,7 @@ def _show(job: "Submitted", json: bool) -> None:
         ("started", _clock(job.started)),
         ("minutes", _minutes(job)),
         *job.notes.items(),
-        ("message", escape(job.message.strip())),
+        ("message", job.message.strip()),
     ]
     console.out.print(console.rows_table(job.id, rows))
 

@@ -29,7 +29,7 @@ def doctor(
         str | None,
         typer.Option("--parity", metavar="PIPELINE", help="Plays it eager and with each option for speed instead."),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Of --parity.")] = 20,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Of --parity; 20 if not given.")] = None,
     set_: Set = None,
     json: Json = False,
 ) -> None:
@@ -37,10 +37,11 @@ def doctor(
     from .. import console
 
     if parity is not None:
-        _parity(parity, rounds, set_, json)
+        _parity(parity, rounds or 20, set_, json)
         return
-    if set_:
-        raise UserError("--set: goes with --parity PIPELINE")
+    for option, given in (("--set", set_), ("--rounds", rounds)):
+        if given:
+            raise UserError(f"{option}: goes with --parity PIPELINE")
     from ..workflows.doctor import doctor
 
     checks = doctor()

@@ -189,20 +189,27 @@ class Token:
 
 def token() -> Token | None:
     """The token for clusters, where Ray itself looks for it: RAY_AUTH_TOKEN, else the file that RAY_AUTH_TOKEN_PATH
-    names, else ~/.ray/auth_token; None with RAY_AUTH_MODE=disabled. Raises UserError if that file cannot be read."""
+    names, else ~/.ray/auth_token; None with RAY_AUTH_MODE=disabled.
+
+    Raises UserError if that file cannot be read, or if what is there cannot be a token: whoever sent it on would say
+    so with its text.
+    """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return None
-    if secret := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return Token(secret, "RAY_AUTH_TOKEN")
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
-    try:
-        secret = path.read_text().strip()
-    except OSError as error:
-        if not named:
-            return None
-        raise UserError(f"RAY_AUTH_TOKEN_PATH: {named!r} cannot be read: {error.strerror}") from None
-    return Token(secret, "RAY_AUTH_TOKEN_PATH" if named else str(path)) if secret else None
+    source, secret = "RAY_AUTH_TOKEN", os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if not secret:
+        named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+        source = "RAY_AUTH_TOKEN_PATH" if named else str(path)
+        try:
+            secret = path.read_text("latin-1").strip()
+        except OSError as error:
+            if not named:
+                return None
+            raise UserError(f"RAY_AUTH_TOKEN_PATH: {named!r} cannot be read: {error.strerror}") from None
+    if not (secret.isascii() and secret.isprintable()):  # "" is both
+        raise UserError(f"{source}: holds no token, which is one line of letters, digits and signs of ASCII")
+    return Token(secret, source) if secret else None
 
 
 def _line(error: Exception) -> str:

@@ -5,8 +5,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ LIMITS = (5.0, 60.0)  # seconds to connect, and to wait for an answer; Ray's cli
 GREETING = "/api/version"  # the first question, which a dashboard answers by itself
 GREETING_LIMITS = (5.0, 10.0)
 PATIENCE = 60.0  # seconds that a followed cluster may be silent
+QUIET = 30.0  # seconds without a word, after which we ask anew: a head that vanished does not hang up
 STOPPING = 60.0  # seconds from the stop signal to the kill
 _SETUP = "runtime_env setup failed"
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -101,6 +102,8 @@ class Jobs:
 
     def job(self, id: str) -> Submitted:
         """Raises UserError, with the nearest id, if there is no such job."""
+        if not id.strip(".") or set("/?#%") & set(id):  # as part of an address, this would be another question
+            raise unknown("job", id, [job.id for job in self.all()])
         try:
             with self._asking():
                 return _plain(self._client.get_job_info(id))
@@ -134,10 +137,11 @@ class Jobs:
 
         while True:
             begin = 0  # a connection that broke begins again at the log's beginning
-            with suppress(_Refused, _Silent):
-                async for text in self._tail(id):
-                    show(text, begin)
-                    begin += len(text)
+            if silent is None:
+                async with aclosing(self._tail(id)) as tail:
+                    while (text := await self._next(tail)) is not None:
+                        show(text, begin)
+                        begin += len(text)
             try:  # also where a proxy lets no such connection through
                 job, whole = await asyncio.to_thread(lambda: (self.job(id), self.log(id)))
             except (_Refused, _Silent):
@@ -151,7 +155,13 @@ class Jobs:
                     return job
             await asyncio.sleep(1.0)
 
-    async def _tail(self, id: str) -> AsyncIterator[str]:
+    async def _next(self, tail: AsyncIterator[str]) -> str | None:
+        """None if no more comes from this connection."""
+        with suppress(TimeoutError, _Refused, _Silent):
+            return await asyncio.wait_for(anext(tail, None), QUIET)
+        return None
+
+    async def _tail(self, id: str) -> AsyncGenerator[str, None]:
         with self._asking():
             async for text in self._client.tail_job_logs(id):
                 yield text
@@ -233,8 +243,12 @@ def checked_address(address: str | None) -> str:
     address = address or os.environ.get(ADDRESS)
     if not address:
         raise UserError(f"--address: is missing; give http://HEAD:8265 of the cluster, or set {ADDRESS}")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in ("http", "https") and parts.hostname
+    except ValueError:  # a bracket that does not close
+        good = False
+    if not good:
         raise UserError(f"{key}: {address!r} should be http://HEAD:8265, the dashboard of the cluster's head")
     return address.rstrip("/")
 

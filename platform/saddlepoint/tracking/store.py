@@ -52,13 +52,20 @@ def resolve(uri: str | None) -> str:
         if not path or path == ":memory:":
             raise UserError(f"tracking URI: {uri!r} names no file; write it as sqlite:///mlflow.db")
         return sqlite_uri(Path(path))
-    if scheme in ("http", "https") and not urlsplit(uri).hostname:
+    if scheme in ("http", "https") and not _host(uri):
         raise UserError(f"tracking URI: {uri!r} names no server; write it as http://HOST:PORT")
     if scheme in ("", "file") and uri != "databricks":
         raise UserError(f"tracking URI: {uri!r} is a path; write it as sqlite:///mlflow.db or http://HOST:PORT")
     if scheme not in ("", *_SERVERS, *_DATABASES):
         raise unknown("tracking URI", uri, ["sqlite", *_SERVERS, *_DATABASES])
     return uri
+
+
+def _host(uri: str) -> str | None:
+    try:
+        return urlsplit(uri).hostname
+    except ValueError:  # a bracket that does not close
+        return None
 
 
 def sqlite_uri(path: Path) -> str:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from .. import __version__
 from ..errors import UserError
@@ -137,6 +137,7 @@ def environment(uri: str, storage: Path, checkpoints: Remote | None = None) -> d
         "SADDLE_CACHE": str((checkpoints or storage) / "cache"),
         "SADDLE_COMMIT": git_commit(),
         "SADDLE_PROGRESS": "lines",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that asks for no GPU sees none
     }
 
 
@@ -172,12 +173,21 @@ def portable(pipeline: Pipeline, storage: Path, head: str, *, shared: bool = Tru
 
 def _seen(key: str, server: str, head: str) -> None:
     """Raises UserError for a server that is this machine's alone, unless the cluster is on it, too."""
-    host = urlsplit(server).hostname or ""
-    if loopback(host) and not loopback(head):
+    parts = _split(key, server)
+    host = parts.hostname or dict(parse_qsl(parts.query)).get("host", "")
+    socket = bool(re.match(r"postgres|mysql|mariadb", parts.scheme)) and (not host or host.startswith("/"))
+    if (socket or loopback(host)) and not loopback(head):
         raise UserError(
             f"{key}: {store.redacted(server)!r} is this machine alone; "
-            f"name the server as the cluster's nodes see it, not as {host}"
+            f"name the server as the cluster's nodes see it, not as {'a socket' if socket else host}"
         )
+
+
+def _split(key: str, url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise UserError(f"{key}: {store.redacted(url)!r} names no server: {error}") from None
 
 
 def _ledger(pipeline: Pipeline, storage: Path) -> str:
@@ -191,7 +201,7 @@ def _ledger(pipeline: Pipeline, storage: Path) -> str:
             f"search.ledger: {url!r} is a file of this machine; leave it out, and the ledger lies in the sweep's "
             "folder on the storage, or name a server: postgresql+psycopg2://USER@HOST/NAME"
         )
-    if urlsplit(url).password:
+    if _split("search.ledger", url).password:
         raise UserError(
             f"search.ledger: {store.redacted(url)!r} has a password in it, which would stand in the sweep's files; "
             "leave it out of the URL and set PGPASSWORD, which goes with the job"
@@ -201,7 +211,8 @@ def _ledger(pipeline: Pipeline, storage: Path) -> str:
 
 def loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        found = ipaddress.ip_address(host)
+        return found.is_loopback or found.is_unspecified  # 0.0.0.0: as a destination, this machine
     except ValueError:
         return host == "localhost"
 
