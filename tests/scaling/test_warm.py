@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -11,7 +12,7 @@ import psutil
 import pytest
 import ray
 
-from saddlepoint.scaling import cluster, desk, executor
+from saddlepoint.scaling import cluster, desk
 from saddlepoint.scaling.executor import execute, rest
 from saddlepoint.scaling.jobs import Job, Resources
 
@@ -136,11 +137,51 @@ def test_nothing_is_started_only_to_rest(executed):
     assert ray.available_resources().get("CPU") == 1
 
 
-def test_a_ray_that_was_shut_down_below_them_is_no_hindrance(log, tmp_path):
-    """Last in this file, whose other tests share one Ray."""
-    options = {"resources": Resources(), "storage": tmp_path, "log": log}
-    execute(Generations(tmp_path, [0.0]), run, **options)
-    ray.shutdown()
-    with cluster.running(cpus=2, log=log):
-        assert execute(Generations(tmp_path, [0.0, 0.0]), run, **options).ended in ((0, 1), (1, 0))
-    assert not executor._open
+OWN = """
+import sys
+from pathlib import Path
+import ray
+from saddlepoint.scaling import cluster, executor
+from saddlepoint.scaling.executor import execute
+from saddlepoint.scaling.jobs import Job, Resources
+
+
+def run(payload, report):
+    report({})
+
+
+class Source:
+    def __init__(self):
+        self.jobs = [Job(0, None)]
+
+    def next(self):
+        return self.jobs.pop() if self.jobs else None
+
+    def result(self, number, report):
+        return False
+
+    def ended(self, number, end):
+        print(end.how)
+
+
+log = Path(sys.argv[1], "ray.log")
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+for _ in range(2):
+    with cluster.running(log=log):
+        execute(Source(), run, resources=Resources(), storage=log.parent, log=log)
+    print(len(executor._open))
+ray.shutdown()
+with cluster.running(cpus=1, log=log):
+    for _ in range(2):
+        with cluster.running(log=log):
+            execute(Source(), run, resources=Resources(), storage=log.parent, log=log)
+        print(len(executor._open))
+print(len(executor._open))
+"""
+
+
+def test_a_ray_that_somebody_else_has_started_is_given_back_without_workers(tmp_path):
+    """Who started it may shut it down at any time, and Ray itself starts another one for whoever then asks it."""
+    done = subprocess.run([sys.executable, "-c", OWN, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    assert done.stdout.split() == ["done", "0", "done", "0", "done", "1", "done", "1", "0"]
+    assert done.returncode == 0

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -48,19 +49,26 @@ def start(*, cpus: int | None = None, log: Path) -> None:
         try:
             with nullcontext() if address else watching_it_start():
                 ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+                _ours.set()
         except ConnectionError as error:
             raise UserError(f"RAY_ADDRESS: no Ray cluster answers at {address!r}: {_line(error)}") from None
         except Exception as error:  # a bare one, if a process of its own dies while it starts
             raise SaddleError(f"Ray did not start: {_line(error)}; see {log}") from error
 
 
-_before_stop: list[Callable[[], None]] = []
+_ours = threading.Event()  # it was started, or joined, here
+_before_leaving: list[Callable[[], None]] = []
 
 
-def before_stop(do: Callable[[], None]) -> Callable[[], None]:
-    """Lets `do` be called whenever Ray is about to be stopped or left."""
-    _before_stop.append(do)
+def before_leaving(do: Callable[[], None]) -> Callable[[], None]:
+    """Lets `do` be called before Ray is stopped, or given back to whoever has started it and may stop it any time."""
+    _before_leaving.append(do)
     return do
+
+
+def _leave() -> None:
+    for do in _before_leaving:
+        do()
 
 
 def elsewhere() -> bool:
@@ -72,8 +80,8 @@ def stop(at_rest: Callable[[], None] = lambda: None) -> None:
     """Ends the local Ray, or leaves the cluster. If a head process of the local one has died before that, this process
     ends after `at_rest`: Ray would wait for it for a minute."""
     with watching_it_end(at_rest):
-        for do in _before_stop:
-            do()
+        _leave()
+        _ours.clear()
         ray.shutdown()
 
 
@@ -87,6 +95,8 @@ def running(*, cpus: int | None = None, log: Path, at_rest: Callable[[], None] =
     finally:
         if not before:
             stop(at_rest)
+        elif not _ours.is_set():
+            _leave()
 
 
 def redirect(log: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 
 from saddlepoint.remote import Place
-from saddlepoint.scaling.cluster import before_stop, redirect
+from saddlepoint.scaling.cluster import before_leaving, redirect
 from saddlepoint.scaling.desk import Run, Turn
 from saddlepoint.scaling.jobs import End, Execution, Resources, Source
 from saddlepoint.scaling.places import fitting
@@ -81,7 +81,7 @@ def _began(turn: Turn, resources: Resources, workers: int, storage: Place) -> Tu
 
 
 @atexit.register
-@before_stop
+@before_leaving
 def rest() -> None:
     """Ends the workers that are warm, and frees what they hold."""
     while _open:
