@@ -210,3 +210,17 @@ def test_the_command_line_opens_at_once_and_training_loads_no_room_above_it() ->
     command = [sys.executable, "-c", LOADED]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed.splitlines() == ["", "torch"]
+
+
+def test_a_worker_loads_neither_the_ledger_nor_the_tracking():
+    """They take a worker as long to import as torch, and it has no use for them. What it is sent names one module."""
+    program = (
+        "import pickletools, sys; from ray import cloudpickle; from saddlepoint.workflows import sweep;"
+        "sent = cloudpickle.dumps([sweep.from_its_node, sweep.work]);"
+        "print(*{text for _, text, _ in pickletools.genops(sent) if str(text).startswith('saddlepoint')})"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert told == ["saddlepoint.workflows.trial"]
+    program = f"import sys, {told[0]}; print(*{{'mlflow', 'optuna', 'sqlalchemy', 'plotly'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -19,7 +19,7 @@ from pyarrow import fs
 from saddlepoint import remote
 from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.files import write_bytes
-from saddlepoint.remote import Remote, at_hand, discard, place
+from saddlepoint.remote import Outage, Remote, at_hand, discard, place
 
 Refusal = Callable[[Callable[[], object]], str]
 
@@ -182,7 +182,7 @@ def test_what_can_pass_is_tried_again(verb: str, call: Callable[[Remote], Any], 
 
 def test_what_does_not_pass_in_two_minutes_fails_in_one_line(flaky: Any) -> None:
     file = flaky(TIMEOUT, 10**6)
-    with pytest.raises(SaddleError, match=r"^flaky://bucket: the storage fails: AWS Error NETWORK_CONNECTION$"):
+    with pytest.raises(Outage, match=r"^flaky://bucket: the storage fails: AWS Error NETWORK_CONNECTION$"):
         file.write_bytes(b"x")
     assert flaky.pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
 

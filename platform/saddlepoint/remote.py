@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from pyarrow import fs
 
 T = TypeVar("T")
+
+
+class Outage(SaddleError):
+    """A storage has not done for two minutes what it was asked; later it may."""
+
+
 PATIENCE = 120.0  # seconds for which a storage that fails is asked again
 PAUSES = (1.0, 30.0)  # seconds: the first, doubled up to the last
 GOOGLE = "retry_limit_seconds=15"  # its client's own patience, within each attempt of ours; else 15 minutes
@@ -203,7 +209,7 @@ class Remote:
                 if _final(error):
                     raise SaddleError(f"{self._host}: the storage refuses: {_kind(error)}") from error
                 if time.monotonic() + pause > end:
-                    raise SaddleError(f"{self._host}: the storage fails: {_kind(error)}") from error
+                    raise Outage(f"{self._host}: the storage fails: {_kind(error)}") from error
             time.sleep(pause)
             pause = min(2 * pause, PAUSES[1])
 

@@ -15,6 +15,7 @@ import pytest
 import ray
 
 from saddlepoint.errors import UserError
+from saddlepoint.remote import Outage
 from saddlepoint.scaling import cluster
 from saddlepoint.scaling.executor import execute, rest
 from saddlepoint.scaling.jobs import Job, Resources
@@ -31,6 +32,8 @@ def run(payload, report):
     report({"step": 0, "pid": os.getpid(), "attempt": attempt, "cwd": os.getcwd(), "payload": payload})
     if kind == "raises":
         raise ValueError("the loss is a tuple")
+    if kind == "is cut off":
+        raise Outage("s3://bucket: the storage fails")
     if kind == "dies" or (kind == "dies_once" and attempt == 1):
         os.kill(os.getpid(), signal.SIGKILL)
     try:
@@ -102,7 +105,7 @@ def executed(log, folder, kinds, *, concurrency=None, **options):
     return source, execution
 
 
-KINDS = ["plain", "raises", "plain", "stopped", "closes_slowly", "works", "dies_once", *["plain"] * 3]
+KINDS = ["plain", "raises", "plain", "stopped", "closes_slowly", "works", "dies_once", *["plain"] * 3, "is cut off"]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,11 @@ def mixed(log, tmp_path_factory):
 def test_every_job_ends_once_for_each_time_that_it_was_given_out(mixed):
     source, execution = mixed
     hows = {number: [end.how for end in ends] for number, ends in source.ends.items()}
-    assert hows == {number: ["done"] for number in range(len(KINDS))} | {1: ["error"], 6: ["lost", "done"]}
+    assert hows == {number: ["done"] for number in range(len(KINDS))} | {
+        1: ["error"],
+        6: ["lost", "done"],
+        10: ["outage"],
+    }
     assert sorted(execution.ended) == sorted([*range(len(KINDS)), 6])
     assert not execution.interrupted
     for number in range(len(KINDS)):
@@ -147,6 +154,7 @@ def test_a_stopped_job_hears_it_at_its_report_and_closes_its_files(mixed):
 
 def test_an_exception_ends_the_job_with_the_traceback_and_is_not_tried_again(mixed):
     source, _ = mixed
+    assert source.ends[10][0].text == "s3://bucket: the storage fails"
     [end] = source.ends[1]
     assert "ValueError: the loss is a tuple" in end.text
     assert ", in run" in end.text

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from saddlepoint import cli
+from saddlepoint.remote import Outage
 from saddlepoint.scaling.jobs import End, Execution, Source
 from saddlepoint.spec import Pipeline
 from saddlepoint.workflows import sweep as sweep_room
@@ -51,6 +52,8 @@ def in_process(source: Source, run: Callable[..., None], *, interrupt_after: int
             pass
         except KeyboardInterrupt:
             return Execution(tuple(ended), interrupted=True, workers=1, wall=1.0, busy=1.0)
+        except Outage as error:
+            end = End("outage", str(error))
         except Exception:
             end = End("error", traceback.format_exc())
         source.ended(job.number, end)

@@ -32,10 +32,11 @@ class End:
     """How a job left its worker.
 
     done: it returned, or was stopped. error: it raised; `text` is the traceback. lost: its worker's process or node
-    is gone. memory: Ray killed it because its node ran out of memory. dropped: Ray Tune gave it up.
+    is gone. outage: a storage failed it. memory: Ray killed it because its node ran out of memory. dropped: Ray Tune
+    gave it up.
     """
 
-    how: Literal["done", "error", "lost", "memory", "dropped"]
+    how: Literal["done", "error", "lost", "outage", "memory", "dropped"]
     text: str = ""
 
 

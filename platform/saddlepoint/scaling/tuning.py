@@ -16,7 +16,7 @@ from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 
 from saddlepoint.errors import SaddleError
-from saddlepoint.remote import Place, discard
+from saddlepoint.remote import Outage, Place, discard
 from saddlepoint.scaling import group, mailbox
 from saddlepoint.scaling.desk import BUSY, END, REPORT, Desk, Run, Task
 from saddlepoint.scaling.jobs import End, LastReport, Report, Resources
@@ -137,6 +137,8 @@ def _on_worker(resources: Resources, storage: Place, letters: Any) -> Callable[[
         try:
             run, payload = task.content()
             end = (play if resources.workers == 1 else play_together)(run, payload, report)
+        except Outage as error:
+            end = End("outage", str(error))
         except Exception:
             end = End("error", traceback.format_exc())
         send({END: end})

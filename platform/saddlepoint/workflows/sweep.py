@@ -29,8 +29,8 @@ from .generations import Generations, Replays
 from .needs import needs
 from .provenance import run_tags
 from .structures import structures
-from .trial import work
-from .trials import Trials, from_its_node
+from .trial import from_its_node, work
+from .trials import Trials
 
 View = Callable[[Trials], AbstractContextManager[Any]]  # shows the trials while they run
 

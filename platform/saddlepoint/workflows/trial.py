@@ -18,6 +18,7 @@ from ..errors import SaddleError
 from ..randomness import derive
 from ..remote import Place, place
 from ..scaling.jobs import LastReport
+from ..scaling.places import node
 from ..search.records import Outcome
 from ..spec import Pipeline
 from ..training.loop import Report, train
@@ -25,6 +26,8 @@ from ..training.sentinel import Diverged
 from ..training.state import CHECKPOINT
 from ..training.team import ALONE, Team, here
 from .disk import remove
+
+NODE = "node"  # in a report: where the process is that made it
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,15 @@ class Order:
                 yield self.seed, folder
             else:
                 yield derive(self.seed, "repeat", index), folder / f"seed-{index}"
+
+
+def from_its_node(
+    work: Callable[[Any, Callable[[dict[str, Any]], None]], None],
+    order: Any,
+    report: Callable[[dict[str, Any]], None],
+) -> None:
+    """What a worker does: the work, each report of which says where it was made."""
+    work(order, lambda values: report({**values, NODE: node()}))
 
 
 def work(order: Order, report: Callable[[dict[str, Any]], None]) -> None:

@@ -7,12 +7,12 @@ and both spool and ledger know what they have heard.
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import SaddleError
 from ..scaling.jobs import End, Job
-from ..scaling.places import node
 from ..search.ledger import Ledger
 from ..search.records import Outcome, Suggestion
 from ..spec import Pipeline
@@ -23,7 +23,7 @@ from .disk import Disk
 from .failures import Failures
 from .folder import Folder
 from .train import log_report
-from .trial import Order
+from .trial import NODE, Order
 
 STATUS: dict[Outcome, Status] = {
     Outcome.COMPLETE: "FINISHED",
@@ -32,17 +32,7 @@ STATUS: dict[Outcome, Status] = {
     Outcome.OUT_OF_MEMORY: "FAILED",
     Outcome.FAILED: "FAILED",
 }
-NODE = "node"  # in a report: where the process is that made it
 LESS = 0.5  # of the workers are at work beside a trial that ran out of memory, when it is tried again
-
-
-def from_its_node(
-    work: Callable[[Any, Callable[[dict[str, Any]], None]], None],
-    order: Any,
-    report: Callable[[dict[str, Any]], None],
-) -> None:
-    """What a worker does: the work, each report of which says where it was made."""
-    work(order, lambda values: report({**values, NODE: node()}))
 
 
 @dataclass
@@ -206,6 +196,9 @@ class Trials:
             self._note(number, went_on=went_on + [round] * silent)
 
     def ended(self, number: int, end: End) -> None:
+        """Raises SaddleError if no trial can go on for now; then the ledger has them as they were."""
+        if end.how == "outage":
+            raise SaddleError(f"{end.text}; when it is back, the same command goes on with every trial where it was")
         outcome, scores, reason = self._ends.pop(number, (None, None, None))
         if outcome is Outcome.OUT_OF_MEMORY or end.how == "memory":
             reason = reason or end.text
