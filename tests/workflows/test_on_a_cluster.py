@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from saddlepoint import console
-from saddlepoint.errors import SaddleError
+from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.spec import Pipeline
+from saddlepoint.workflows import workers
 from saddlepoint.workflows.provenance import git_commit
 from saddlepoint.workflows.sweep import sweep
 from saddlepoint.workflows.trial import Order, work
@@ -53,3 +54,28 @@ def test_a_job_knows_the_commit_that_was_submitted(monkeypatch: pytest.MonkeyPat
     assert git_commit() == "abc123-dirty"
     monkeypatch.delenv("SADDLE_COMMIT")
     assert git_commit() == "none"
+
+
+def test_the_workers_have_the_gpu_that_the_driver_of_a_cluster_need_not_have(
+    workplace: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    pipeline = small("training.device=cuda")
+    missing = "training.device: 'cuda' asked for, but torch sees no GPU here"
+    with pytest.raises(UserError, match=f"^{missing}"):
+        sweep(pipeline)
+    assert not Path("sweeps").exists()
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(
+        SaddleError, match=f"^stopped: 3 trials in a row failed .*{missing}"
+    ):  # on its workers, not here
+        sweep(pipeline)
+
+
+def test_several_workers_of_a_training_say_so_if_they_do_not_see_its_folder(tmp_path: Path, small: Small) -> None:
+    order = Order(small().content(), 0, str(tmp_path / "not here"))
+    with pytest.raises(
+        SaddleError, match=f"^{re.escape(socket.gethostname())} does not see the folder .*not here, which"
+    ):
+        workers._work(order, lambda report: None)
+    assert list(tmp_path.iterdir()) == []
