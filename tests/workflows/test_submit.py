@@ -126,6 +126,9 @@ REFUSED: dict[str, tuple[list[str], dict[str, str], str, str]] = {
     "checkpoints on loopback": (
         [], {"SADDLE_CHECKPOINTS": "s3://b/x?region=r&endpoint_override=127.0.0.1:9000"}, "SADDLE_CHECKPOINTS", "not as"
     ),
+    "checkpoints on loopback, in full": (
+        [], {"SADDLE_CHECKPOINTS": "s3://b?region=r&endpoint_override=http://localhost:9"}, "SADDLE_CHECKPOINTS", "not"
+    ),
     "a secret in a URI": (
         [], {"SADDLE_CHECKPOINTS": "s3://AKIA:secret@b/x"}, "SADDLE_CHECKPOINTS: 's3://b/x'", "AWS_SECRET_ACCESS_KEY"
     ),

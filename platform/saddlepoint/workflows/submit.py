@@ -117,8 +117,8 @@ def checkpoints_place(given: str | None, head: str) -> Remote | None:
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
     parts = urlsplit(text)
-    endpoint = dict(parse_qsl(parts.query)).get("endpoint_override")
-    _seen(key, f"{parts.scheme}://{endpoint or parts.netloc}", head)
+    endpoint = dict(parse_qsl(parts.query)).get("endpoint_override", parts.netloc)
+    _seen(key, f"{parts.scheme}://{endpoint.rpartition('://')[2]}", head)
     return found
 
 
