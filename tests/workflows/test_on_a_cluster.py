@@ -10,7 +10,9 @@ import pytest
 from saddlepoint import console
 from saddlepoint.errors import SaddleError, UserError
 from saddlepoint.spec import Pipeline
+from saddlepoint.training.setup import setup
 from saddlepoint.workflows import workers
+from saddlepoint.workflows.plan import _warnings, plan
 from saddlepoint.workflows.provenance import git_commit
 from saddlepoint.workflows.sweep import sweep
 from saddlepoint.workflows.trial import Order, work
@@ -60,7 +62,7 @@ def test_the_workers_have_the_gpu_that_the_driver_of_a_cluster_need_not_have(
     workplace: Path, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    pipeline = small("training.device=cuda")
+    pipeline = small("training.device=cuda", "resources.gpus=1")
     missing = "training.device: 'cuda' asked for, but torch sees no GPU here"
     with pytest.raises(UserError, match=f"^{missing}"):
         sweep(pipeline)
@@ -70,6 +72,24 @@ def test_the_workers_have_the_gpu_that_the_driver_of_a_cluster_need_not_have(
         SaddleError, match=f"^stopped: 3 trials in a row failed .*{missing}"
     ):  # on its workers, not here
         sweep(pipeline)
+
+
+def test_a_gpu_that_no_trial_would_see_is_refused_and_told(
+    workplace: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray shows GPUs to those who ask for them; what `saddle train` takes by itself, a trial must ask for."""
+    refused = "training.device: 'cuda' asked for, and resources.gpus is 0: who asks Ray for no GPU sees none"
+    for command in (sweep, plan):
+        with pytest.raises(UserError, match=f"^{refused}"):
+            command(small("training.device=cuda"))
+    for device, warned in (("auto", True), ("cpu", False)):
+        pipeline = small(f"training.device={device}")
+        found = plan(pipeline)
+        assert found.device == "cpu"
+        with monkeypatch.context() as patch:
+            patch.setattr("torch.cuda.is_available", lambda: True)
+            said = _warnings(found, pipeline, setup(pipeline, device="cpu"), 1.0)
+        assert any(line.startswith("device: trials train on the CPU") for line in said) == warned
 
 
 def test_several_workers_of_a_training_say_so_if_they_do_not_see_its_folder(tmp_path: Path, small: Small) -> None:

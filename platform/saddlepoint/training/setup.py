@@ -36,10 +36,10 @@ class Setup:
         return replace(self, device=torch.device("cpu"))
 
 
-def setup(pipeline: Pipeline, *, trains_here: bool = True) -> Setup:
-    """trains_here: otherwise the trainings run on other machines, which may have the GPU that this one has not.
+def setup(pipeline: Pipeline, *, device: str | None = None) -> Setup:
+    """device: instead of the pipeline's own, where the trainings run elsewhere.
 
-    Raises UserError: the data lack what the game needs, the objective cannot be had on them, or a device is missing.
+    Raises UserError: the data lack what the game needs, the objective cannot be had on them, or the device is missing.
     """
     objective, data_options = pipeline.objective, json.dumps(pipeline.data.options, sort_keys=True)
     game = build_game(pipeline)
@@ -56,9 +56,7 @@ def setup(pipeline: Pipeline, *, trains_here: bool = True) -> Setup:
     for name in objective.built().names:
         if name not in scorer.metrics:
             scorer.floor([name])  # raises, and says why it cannot be had here
-    asked = pipeline.training.device
-    elsewhere = not trains_here and not torch.cuda.is_available()
-    return Setup(dataset, scorer, choose_device("cpu" if elsewhere else asked))
+    return Setup(dataset, scorer, choose_device(device or pipeline.training.device))
 
 
 def _suits(name: str, game: Game, dataset: Dataset) -> None:

@@ -23,7 +23,7 @@ from ..training.state import CHECKPOINT, Training
 from .disk import size
 from .footprint import save_all
 from .memory import free_megabytes, peak_megabytes
-from .needs import needs
+from .needs import driver_device, needs
 from .structures import structures
 from .sweep import searched
 
@@ -76,7 +76,8 @@ class Plan:
 
 def plan(pipeline: Pipeline) -> Plan:
     """Raises UserError for whatever would stop the sweep; leaves nothing behind."""
-    shared = setup(pipeline)
+    on_ray = pipeline.search is not None or pipeline.resources.workers > 1
+    shared = setup(pipeline, device=driver_device(pipeline, elsewhere=False) if on_ray else None)
     torch.set_num_threads(pipeline.resources.cpus)
     spec, search = pipeline.training, searched(pipeline) if pipeline.search else None
     evaluation, generator = 0.0, 0.0
@@ -151,6 +152,10 @@ def _warnings(found: Plan, pipeline: Pipeline, shared: Setup, live: float) -> li
     """What will not fit, in words; live: megabytes that a live trial takes on the disk."""
     said, search = [], pipeline.search
     resources = pipeline.resources
+    if pipeline.training.device == "auto" and found.device == "cpu" and torch.cuda.is_available():
+        said.append(
+            "device: trials train on the CPU, for they ask for no GPU, and this machine has one: resources.gpus"
+        )
     each = resources.workers * found.memory_megabytes
     wanted, free = found.at_once * each, free_megabytes(shared.device, resources.gpus_each)
     if wanted > free:

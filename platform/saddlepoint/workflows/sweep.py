@@ -26,7 +26,7 @@ from .failures import Failures
 from .folder import Folder
 from .footprint import trial_bytes
 from .generations import Generations, Replays
-from .needs import needs
+from .needs import driver_device, needs
 from .provenance import run_tags
 from .structures import structures
 from .trial import from_its_node, work
@@ -163,7 +163,7 @@ def opened(
     extend = searched(pipeline).population is None and extend  # whose decisions depend on its space and its rounds
     folder = Folder.of(pipeline, root)
     elsewhere = folder.apart()
-    shared = setup(pipeline, trains_here=not cluster.elsewhere())
+    shared = setup(pipeline, device=driver_device(pipeline, elsewhere=cluster.elsewhere()))
     for values, trial in structures(pipeline):  # built here once, in memory, so that no worker finds out first
         try:
             Training(trial, pipeline.seed, folder.path, shared.on_cpu)

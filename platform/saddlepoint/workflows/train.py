@@ -39,7 +39,7 @@ def train_here(pipeline: Pipeline, folder: Path, *, progress: Progress) -> Train
     if together:
         from . import workers  # and with it Ray, which one worker does without
     elsewhere = apart(folder.name) if together and not begun else None
-    shared = setup(pipeline, trains_here=not together or not workers.elsewhere())
+    shared = setup(pipeline, device=workers.device(pipeline) if together else None)
     # In memory: what does not fit is said before a run is begun.
     Training(pipeline, pipeline.seed, folder, shared.on_cpu if together else shared)
     key, last, memory = "train", None, 0.0

@@ -21,11 +21,15 @@ from ..training.setup import choose_device
 from .failures import Failures
 from .folder import CHECKPOINTS
 from .memory import peak_megabytes
-from .needs import needs
+from .needs import driver_device, needs
 from .trial import Order, work
 
-elsewhere = cluster.elsewhere
 MEGABYTES = "megabytes"  # in a report: the peak of the process that made it
+
+
+def device(pipeline: Pipeline) -> str:
+    """On which the driver computes. Raises UserError for a GPU that no worker would see."""
+    return driver_device(pipeline, elsewhere=cluster.elsewhere())
 
 
 @contextmanager
