@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from saddlepoint.errors import SaddleError
+from saddlepoint.scaling import places
 from saddlepoint.scaling.jobs import End, Execution, Source
 from saddlepoint.spec import Pipeline
 from saddlepoint.tracking.query import TrackedRun, children, history, sweeps
 from saddlepoint.workflows import sweep as sweep_room
-from saddlepoint.workflows import trial as trial_room
 from saddlepoint.workflows.failures import STANDSTILLS
 from saddlepoint.workflows.sweep import Interrupted, sweep
 
@@ -167,7 +167,7 @@ def test_a_lost_worker_costs_nothing_but_the_rounds_since_its_checkpoint(
     whole = sweep(small("name=whole", *CALM))
     losing = Losing({0: [2], 1: [1]})  # with a checkpoint of round 4, and with none
     monkeypatch.setattr(sweep_room, "execute", losing)
-    monkeypatch.setattr(trial_room, "node", lambda: f"10.0.0.{losing.deaths}")
+    monkeypatch.setattr(places, "node", lambda: f"10.0.0.{losing.deaths}")
     broken = sweep(small("name=broken", *CALM))
 
     for before, after in zip(whole, broken, strict=True):

@@ -18,7 +18,6 @@ from ..errors import SaddleError
 from ..randomness import derive
 from ..remote import Place, place
 from ..scaling.jobs import LastReport
-from ..scaling.places import node
 from ..search.records import Outcome
 from ..spec import Pipeline
 from ..training.loop import Report, train
@@ -58,7 +57,9 @@ def from_its_node(
     report: Callable[[dict[str, Any]], None],
 ) -> None:
     """What a worker does: the work, each report of which says where it was made."""
-    work(order, lambda values: report({**values, NODE: node()}))
+    from ..scaling import places  # and with it Ray, which the process has: it is a worker of it
+
+    work(order, lambda values: report({**values, NODE: places.node()}))
 
 
 def work(order: Order, report: Callable[[dict[str, Any]], None]) -> None:
