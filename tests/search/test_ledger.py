@@ -363,7 +363,7 @@ def test_the_work_per_trial_does_not_grow_with_the_sweep(url):
     """Counted in statements to the database, so that a busy machine does not matter."""
     ledger = open_(url, pruner="none")
     statements = []
-    engine = ledger.study._storage._backend.engine
+    engine = ledger.study._storage.behind._backend.engine
     event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
 
     def cost(limit):

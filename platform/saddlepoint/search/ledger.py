@@ -38,6 +38,7 @@ from saddlepoint.search.reading import (
     seed_of,
 )
 from saddlepoint.search.records import Outcome, Suggestion, TrialRecord
+from saddlepoint.search.remembered import Remembered
 from saddlepoint.search.samplers import PerTrial, check_sampler
 from saddlepoint.search.settle import constraints, settle
 from saddlepoint.search.storage import open_storage, spoken, without_password
@@ -47,9 +48,12 @@ from saddlepoint.space import Space
 class Ledger:
     """A sweep's trials: what to run next, what was seen, how each ended."""
 
-    def __init__(self, study: optuna.Study, terms: Terms, sampler: PerTrial, pruner: Pruner, name: str) -> None:
+    def __init__(
+        self, study: optuna.Study, storage: Remembered, terms: Terms, sampler: PerTrial, pruner: Pruner, name: str
+    ) -> None:
         """For `Ledger.open` alone."""
-        self._study, self._terms, self._sampler, self._pruner, self._name = study, terms, sampler, pruner, name
+        self._study, self._storage, self._terms = study, storage, terms
+        self._sampler, self._pruner, self._name = sampler, pruner, name
         self._lock = threading.RLock()
         self._records: dict[int, TrialRecord] = {}  # of trials that have ended, which never change
         self._live: dict[int, _Live] = {}
@@ -91,7 +95,7 @@ class Ledger:
             found, generation = find(storage, study, terms, extend=extend, longer=longer)
         conditional = any(parameter.when for parameter in space.parameters.values())
         found.sampler = chosen = PerTrial(sampler, seed=seed, conditional=conditional, generation=generation)
-        return cls(found, terms, chosen, pruning, name)
+        return cls(found, storage, terms, chosen, pruning, name)
 
     @property
     def study(self) -> optuna.Study:
@@ -111,6 +115,7 @@ class Ledger:
         only. A new one with the values of a trial that ran, or runs, is told as its duplicate and not handed out.
         """
         with self._storing():
+            self._storage.alone = True  # who asks this drives the sweep
             if self._unfinished is None:
                 self._unfinished = self._recover()
             while (trial := self._take(self._unfinished, limit)) is not None:
@@ -155,17 +160,18 @@ class Ledger:
                 return True
             if not all(map(math.isfinite, found.values())):
                 return False
-            storage = self._study._storage
             if step not in live.curve:
                 # Decided before it is written, and written in one piece: there is no instant to be killed between.
                 full = step >= self._terms.rounds  # to stop it now would save nothing
                 stop = not full and self._book.pruner.stops(number, step, found)
                 note: dict[str, Any] = {"scores": found, "stop": stop}
-                storage.set_trial_system_attr(live.id, f"{CURVE}{step}", note)
+                self._storage.set_trial_system_attr(live.id, f"{CURVE}{step}", note)
                 live.curve[step] = note
                 self._book.pruner.seen(number, step, found)
             if objective.second is None:  # Optuna's samplers and its dashboard know curves of one metric only
-                storage.set_trial_intermediate_value(live.id, step, live.curve[step]["scores"][objective.metric.name])
+                self._storage.set_trial_intermediate_value(
+                    live.id, step, live.curve[step]["scores"][objective.metric.name]
+                )
             return step < self._terms.rounds and any(note["stop"] for note in live.curve.values())
 
     def tell(self, number: int, outcome: Outcome, scores: Scores | None = None, *, reason: str | None = None) -> None:
@@ -193,7 +199,7 @@ class Ledger:
             if live is None:
                 raise SaddleError(f"ledger: {self._study.study_name}: trial {number} has ended, no more notes")
             for key, value in attrs.items():
-                self._study._storage.set_trial_user_attr(live.id, key, value)
+                self._storage.set_trial_user_attr(live.id, key, value)
 
     def settle(self) -> list[int]:
         """Ends the trials that an earlier life told by halves; gives their numbers."""
@@ -292,7 +298,7 @@ class Ledger:
         number, book = trial.number, self._book
         self._sampler.at_random = book.in_a_row >= AGAIN // 2
         values = self._terms.space.walk(lambda name, parameter: draw(trial, name, parameter))
-        frozen = self._study._storage.get_trial(trial._trial_id)
+        frozen = self._storage.get_trial(trial._trial_id)
         live = self._live[number] = _Live(trial._trial_id, curve_of(frozen))
         if QUEUED not in frozen.system_attrs:
             twin = book.twin(number, values)
@@ -310,7 +316,7 @@ class Ledger:
         found = constraints(outcome, objective, known, step, self._book.pruner.place(number))
         told = {"outcome": outcome.value, "scores": final, "constraints": found, "reason": reason}
         # In one piece first: whatever of the rest is not written, `_recover` writes in the next life.
-        self._study._storage.set_trial_user_attr(live.id, TOLD, told)
+        self._storage.set_trial_user_attr(live.id, TOLD, told)
         settle(self._study, objective, Trial(self._study, live.id), told)
         self._live.pop(number, None)
         if outcome is Outcome.COMPLETE:

@@ -5,17 +5,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.storages import InMemoryStorage, RDBStorage, get_storage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from saddlepoint.errors import SaddleError, UserError
+from saddlepoint.search.remembered import Remembered
 
 
-def open_storage(url: str | None) -> BaseStorage:
+def open_storage(url: str | None) -> Remembered:
     """The storage at `url` (None: in memory), created if need be. Raises UserError if it cannot be opened."""
     if url is None:
-        return InMemoryStorage()
+        return Remembered(InMemoryStorage())
     try:
         sqlite = make_url(url).get_backend_name() == "sqlite"
         # SQLite: wait for another process that is writing. Servers: they drop connections that were long
@@ -37,7 +38,7 @@ def open_storage(url: str | None) -> BaseStorage:
             "right are sqlite:///FILE or a server's URL such as postgresql+psycopg2://USER@HOST/NAME, "
             "of a database that no other program keeps its tables in"
         ) from None
-    return storage
+    return Remembered(get_storage(storage))
 
 
 @contextmanager
