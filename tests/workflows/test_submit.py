@@ -6,16 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
 from saddlepoint.errors import UserError
-from saddlepoint.scaling.submission import Jobs, Submitted
+from saddlepoint.scaling.submission import Submitted
 from saddlepoint.spec import Pipeline
-from saddlepoint.workflows import doctor as doctor_room
 from saddlepoint.workflows import folder as folder_room
 from saddlepoint.workflows import submit as submit_room
 from saddlepoint.workflows.folder import Folder
@@ -406,29 +405,6 @@ def _with_factory(name: str) -> Pipeline:
     loaded = Pipeline.load("digits-wgan")
     critic = loaded.networks["critic"].model_copy(update={"factory": f"gone_of_mine.{name}:Critic"})
     return loaded.model_copy(update={"networks": {**loaded.networks, "critic": critic}})
-
-
-def test_the_doctor_knows_where_trials_and_jobs_go(
-    cluster: type[FakeJobs], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def verdict() -> tuple[bool, str]:
-        (ray,) = [check for check in doctor_room.doctor() if check.name == "ray"]
-        return ray.good, ray.verdict
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setattr(doctor_room.query, "sweeps", lambda uri: [])
-    assert verdict() == (True, "starts locally, for each command (RAY_ADDRESS is not set)")
-    monkeypatch.setenv("RAY_ADDRESS", HEAD)
-    assert verdict() == (
-        False, f"RAY_ADDRESS: {HEAD!r} should be HOST:PORT of a cluster's head, as seen from inside"
-    )  # fmt: skip
-    monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", HEAD)
-    monkeypatch.setattr(doctor_room, "Jobs", lambda address: SimpleNamespace(all=lambda: [1, 2]))
-    assert verdict() == (True, f"jobs go to the cluster at {HEAD}, which has 2")
-    monkeypatch.setattr(doctor_room, "Jobs", Jobs)
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
-    assert verdict() == (False, "no Ray cluster answers at http://127.0.0.1:1: Connection refused")
 
 
 @pytest.mark.slow

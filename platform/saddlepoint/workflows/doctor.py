@@ -81,5 +81,9 @@ def _tracking() -> tuple[bool, str]:
 def _disk() -> tuple[bool, str]:
     free = shutil.disk_usage(Path.cwd()).free
     writable = os.access(Path.cwd(), os.W_OK)
-    verdict = f"{free / 1e9:.0f} GB free in {Path.cwd()}" + ("" if writable else ", which cannot be written")
-    return writable and free > ENOUGH_DISK, verdict
+    verdict = f"{free / 1e9:.0f} GB free in {Path.cwd()}"
+    if not writable:
+        return False, f"{verdict}, which cannot be written"
+    if free < ENOUGH_DISK:
+        return False, f"{verdict}; a sweep wants {ENOUGH_DISK / 1e9:.0f} or more"
+    return True, verdict
