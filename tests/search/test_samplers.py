@@ -114,6 +114,12 @@ def test_every_sampler_stays_inside_the_space_and_is_quiet(sampler, space, capfd
     assert capfd.readouterr() == ("", "")
 
 
+def test_every_fifth_trial_of_tpe_is_drawn_at_random():
+    """So that it finds out of a place that is good, and not the best."""
+    model, chance = (drive(open_(sampler=sampler, pruner="none"), 31) for sampler in ("tpe", "random"))
+    assert [number for number in range(7, 31) if model[number] == chance[number]] == [10, 15, 20, 25, 30]
+
+
 def test_qmc_covers_a_range_more_evenly_than_chance():
     xs = sorted(values["x"] for values in drive(open_(sampler="qmc"), 17)[1:])
     # 16 points of a scrambled Sobol sequence: one in each sixteenth.

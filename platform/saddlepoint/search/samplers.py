@@ -25,7 +25,8 @@ _SAMPLERS: dict[str, Callable[[int, int, bool], BaseSampler]] = {
     # model takes over (over 240 seeds of two test landscapes 8 were slightly worse; Optuna's default, 10,
     # clearly); multivariate, since learning rates and clip matter through their ratios; running trials
     # count as bad ones (constant_liar), so that parallel workers do not crowd in one place; with
-    # conditions, the joint model covers each group of parameters that appear together.
+    # conditions, the joint model covers each group of parameters that appear together. Every fifth trial is
+    # drawn at random all the same, see STRAY.
     "tpe": lambda shared, own, conditional: TPESampler(
         seed=own, n_startup_trials=6, multivariate=True, group=conditional, constant_liar=True
     ),
@@ -44,6 +45,11 @@ _SAMPLERS: dict[str, Callable[[int, int, bool], BaseSampler]] = {
     ),
     "gp": lambda shared, own, conditional: GPSampler(seed=own, n_startup_trials=6, warn_independent_sampling=False),
 }
+
+# Alone, TPE may stay for good where it found something early: on one of 150 landscapes of benchmarks/simulator.py it
+# had nothing good in 2,000 trials. So it is BOHB's mixture (Falkner et al. 2018), with fewer random trials than its
+# third. On 150 others the median stays (1,960 rounds without, 1,930 with), the 90 % quantile falls from 9,190 to 5,390.
+STRAY = 5
 
 
 def check_sampler(name: str, objective: Objective) -> None:
@@ -70,15 +76,17 @@ class PerTrial(BaseSampler):
         if name not in _SAMPLERS:
             raise unknown("search.sampler", name, _SAMPLERS)
         self.at_random = False  # for the next trials: the model has nothing new to propose
-        self._make = _SAMPLERS[name]
+        self._name = name
         self._seed, self._generation = seed, generation
         self._conditional = conditional
         self._current: tuple[tuple[int | str, ...], BaseSampler] | None = None
 
-    def _for(self, *purpose: int | str) -> BaseSampler:
-        """For a trial, by its number, or for one parameter of it."""
+    def _for(self, number: int, *parameter: str) -> BaseSampler:
+        """For a trial, or for one parameter of it."""
+        purpose: tuple[int | str, ...] = (number, *parameter)
         if self._current is None or self._current[0] != purpose:
-            make = _SAMPLERS["random"] if self.at_random else self._make
+            strays = self._name == "tpe" and number % STRAY == 0
+            make = _SAMPLERS["random" if self.at_random or strays else self._name]
             shared = _seed(self._seed, "sampler", "generation", self._generation)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
