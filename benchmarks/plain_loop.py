@@ -148,7 +148,8 @@ def main() -> None:
     turns = [{name: milliseconds(way, asked.rounds) for name, way in ways.items()} for _ in range(asked.turns)]
     check(ways)
 
-    title = "A round: 5 critic moves and 1 generator move"
+    moves = pipeline.structure().n_critic
+    title = f"A round: {moves} critic moves and 1 generator move"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     for column in ("median ms", "fastest", "slowest", "faster by", "aim"):

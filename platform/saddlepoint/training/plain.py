@@ -45,11 +45,11 @@ class Plain:
     ) -> None:
         self.game = game
         self.networks = {name: speed.laid_out(networks[name]) for name in game.networks}
+        self._parameters = {name: list(network.parameters()) for name, network in self.networks.items()}
         self.h, self.team, self.speed = hyperparameters, team, speed
         self.nets = Nets({name: speed.called(network) for name, network in self.networks.items()})
         self.weights: dict[str, list[Tensor]] = {
-            name: [w for net in player.owns for w in self.networks[net].parameters()]
-            for name, player in game.players.items()
+            name: [w for net in player.owns for w in self._parameters[net]] for name, player in game.players.items()
         }
         owned = [net for player in game.players.values() for net in player.owns]
         if len(owned) != len(set(owned)):
@@ -146,8 +146,9 @@ class Plain:
         moving = frozenset(owned)
         if moving == self._moving:
             return
-        for name, network in self.networks.items():
-            network.requires_grad_(name in moving)
+        for name, parameters in self._parameters.items():  # a network would search for its parameters each time
+            for parameter in parameters:
+                parameter.requires_grad_(name in moving)
         self._moving = moving
 
     def state_dict(self) -> dict[str, Any]:
