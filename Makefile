@@ -15,7 +15,7 @@ help:
 	@echo 'make quick   the tests that take seconds'
 	@echo 'make check   ruff and mypy'
 	@echo 'make tables  five games beside published numbers: writes docs/tables.md (about 10 minutes on two cores)'
-	@echo 'make bench   the speed tables of benchmarks/'
+	@echo 'make bench   the tables of benchmarks/, of speed and of search (about an hour)'
 	@echo 'make chaos   kills a sweep at random instants, over and over, and counts what is lost (about 15 minutes)'
 	@echo 'make cluster  three Ray nodes, PostgreSQL and MLflow here; a sweep is submitted, a node killed (about 10 minutes)'
 	@echo 'make real-size  the pipelines for a GPU, on made-up data: planned, and trained for three rounds'
@@ -45,16 +45,17 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# First what counts seconds, then what counts rounds.
 bench: $(READY)
 	$(BIN)/python benchmarks/plain_loop.py
+	$(BIN)/python benchmarks/sweep_speed.py
 	$(BIN)/python benchmarks/sweep_efficiency.py
+	$(BIN)/python benchmarks/train_scaling.py
+	$(BIN)/python benchmarks/parquet_stream.py
+	$(BIN)/python benchmarks/tracking_cost.py
+	$(BIN)/python benchmarks/many_trials.py
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/search_on_digits.py
-	$(BIN)/python benchmarks/many_trials.py
-	$(BIN)/python benchmarks/sweep_speed.py
-	$(BIN)/python benchmarks/train_scaling.py
-	$(BIN)/python benchmarks/tracking_cost.py
-	$(BIN)/python benchmarks/parquet_stream.py
 
 chaos: $(READY)
 	$(BIN)/python benchmarks/chaos
