@@ -15,7 +15,7 @@ help:
 	@echo 'make quick   the tests that take seconds'
 	@echo 'make check   ruff and mypy'
 	@echo 'make tables  five games beside published numbers: writes docs/tables.md (about 10 minutes on two cores)'
-	@echo 'make bench   the tables of benchmarks/, of speed and of search (about an hour)'
+	@echo 'make bench   the tables of benchmarks/, of speed and of search (about 40 minutes)'
 	@echo 'make chaos   kills a sweep at random instants, over and over, and counts what is lost (about 15 minutes)'
 	@echo 'make cluster  three Ray nodes, PostgreSQL and MLflow here; a sweep is submitted, a node killed (about 10 minutes)'
 	@echo 'make real-size  the pipelines for a GPU, on made-up data: planned, and trained for three rounds'
